@@ -1,0 +1,64 @@
+# Two commands are enough: `make demo` and `make test`. Each makes .venv first if needed.
+# Paths are relative to this folder, so that its own path may hold spaces and be long.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+RECIPE ?= jobs.flights:demo
+RINGS ?= tests/repo tests/unit tests/local tests/e2e
+
+# Settings of the caller that would make Python look elsewhere for packages.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+export PYTHONNOUSERSITE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo up down status doctor test prove prove-demo test-unit lint format check-fresh clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+env: ## Make or complete .venv (the other targets do so themselves)
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { echo "heliostat: needs CPython 3.11 with its venv module; on Debian or Ubuntu: sudo apt-get install python3.11-venv" >&2; exit 2; }
+	@"$(PYTHON)" -I platform/heliostat/stack/bootstrap.py
+
+demo: env ## Run the main job: raw data to a model that earned its traffic
+	@$(PY) -m heliostat plan --recipe "$(RECIPE)" >/dev/null
+	@$(PY) -m heliostat up
+	@$(PY) -m heliostat submit --recipe "$(RECIPE)" -- jobs/pipeline.py
+
+up: env ## Start the local platform (idempotent)
+	@$(PY) -m heliostat up
+
+down: ## Stop what `make up` or `make demo` started
+	@if [ -x $(PY) ]; then $(PY) -m heliostat down; else echo "nothing runs: there is no .venv"; fi
+
+status: env ## Say what runs, and where
+	@$(PY) -m heliostat status
+
+doctor: env ## Check versions, ports, disk and memory; say the fix for each finding
+	@$(PY) -m heliostat doctor
+
+test: env ## Pass every test but benchmarks and long proofs
+	@$(PY) -m pytest $(RINGS)
+
+prove: env ## Run the long proofs that `make test` leaves out
+	@$(PY) -m pytest -m proof tests/local
+
+prove-demo: env ## Run the main job from no state and keep its figures in tests/bench/results
+	@$(PY) tests/bench/demo.py
+
+test-unit: env ## Pass the fast rings only: repo and unit
+	@$(PY) -m pytest tests/repo tests/unit
+
+lint: env ## ruff over everything, mypy strict over platform, jobs, serve_apps
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: env ## Format all Python files
+	@$(PY) -m ruff format .
+
+check-fresh: ## Prove the two commands from a fresh clone in a long path with spaces
+	@"$(PYTHON)" -E -s tests/bench/fresh.py $(FRESH)
+
+clean: down ## Stop the platform and remove .heliostat and .venv
+	@rm -rf .heliostat .venv
