@@ -1,0 +1,108 @@
+"""Who was made from what: OpenLineage events of every stage, appended to one local file."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from heliostat.config import require
+
+_NAMESPACE = uuid.UUID("8c1f0f5e-3f6e-5c0b-9a77-6d0a3f4f2f11")
+_PRODUCER = "https://github.com/heliostat/heliostat"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """One thing of one version that a stage reads or makes."""
+
+    kind: Literal["table", "model", "package", "file"]
+    name: str
+    version: str
+    """Table version, model version, or content digest."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.name and self.version), "lineage.node", self.name, "must be named")
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}@{self.version}"
+
+
+class Lineage:
+    """Writes START, COMPLETE and FAIL of stages as JSON lines that OpenLineage tools read."""
+
+    def __init__(self, folder: Path, *, namespace: str = "heliostat") -> None:
+        """Append to ``events.jsonl`` in `folder`; it is made at the first event."""
+        self._path = folder / "events.jsonl"
+        self._namespace = namespace
+        self._client: Any = None
+
+    @contextmanager
+    def stage(self, name: str, run_id: str, inputs: Collection[Node] = ()) -> Iterator[list[Node]]:
+        """Record a stage around a block; put what it made into the list that it is given.
+
+        The block's error is recorded as FAIL and goes on.
+        """
+        outputs: list[Node] = []
+        self.emit("START", name, run_id, inputs=inputs)
+        try:
+            yield outputs
+        except BaseException:
+            self.emit("FAIL", name, run_id, inputs=inputs, outputs=outputs)
+            raise
+        self.emit("COMPLETE", name, run_id, inputs=inputs, outputs=outputs)
+
+    def emit(
+        self,
+        state: Literal["START", "COMPLETE", "FAIL"],
+        stage: str,
+        run_id: str,
+        *,
+        inputs: Collection[Node] = (),
+        outputs: Collection[Node] = (),
+        now: datetime | None = None,
+    ) -> None:
+        """Append one event; `run_id` is any text that names this run of the stage."""
+        from openlineage.client import event_v2
+
+        when = (now or datetime.now(UTC)).isoformat()
+        self._transport().emit(
+            event_v2.RunEvent(
+                eventTime=when,
+                eventType=getattr(event_v2.RunState, state),
+                run=event_v2.Run(runId=run_uuid(stage, run_id)),
+                job=event_v2.Job(namespace=self._namespace, name=stage),
+                inputs=[self._dataset(event_v2.InputDataset, node) for node in inputs],
+                outputs=[self._dataset(event_v2.OutputDataset, node) for node in outputs],
+                producer=_PRODUCER,
+            )
+        )
+
+    def _dataset(self, kind: Any, node: Node) -> Any:
+        from openlineage.client.generated.dataset_version_dataset import (
+            DatasetVersionDatasetFacet,
+        )
+
+        version = DatasetVersionDatasetFacet(datasetVersion=node.version, producer=_PRODUCER)
+        return kind(
+            namespace=f"{self._namespace}/{node.kind}",
+            name=node.name,
+            facets={"version": version},
+        )
+
+    def _transport(self) -> Any:
+        if self._client is None:
+            from openlineage.client.transport.file import FileConfig, FileTransport
+
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._client = FileTransport(FileConfig(log_file_path=str(self._path), append=True))
+        return self._client
+
+
+def run_uuid(stage: str, run_id: str) -> str:
+    """Id of a stage's run in the form OpenLineage wants: equal for equal texts."""
+    return str(uuid.uuid5(_NAMESPACE, f"{stage}/{run_id}"))

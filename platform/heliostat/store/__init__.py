@@ -1,0 +1,1 @@
+"""Durable state: the home folder, the event log, leases, stage results; SQLite or PostgreSQL."""
