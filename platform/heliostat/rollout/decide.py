@@ -1,0 +1,184 @@
+"""Decides what happens next in a rollout: a pure function of its state, its evidence and the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from heliostat.rollout import gates
+from heliostat.rollout.gates import GateVerdict
+from heliostat.rollout.known import Evidence
+from heliostat.rollout.state import Outcome, RolloutState
+
+START_RETRY_S = 3.0
+"""Time between two attempts to start a candidate."""
+
+MAX_START_FAILURES = 3
+"""So often a candidate may fail to start before its rollout ends."""
+
+DRAIN_S = 2.0
+"""Time between taking the traffic off a candidate and stopping it, for requests under way."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartCandidate:
+    """Bring up the candidate's capacity; it gets no traffic yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecideStep:
+    """Write down that the rollout moves to a step; its traffic follows."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishStep:
+    """Give the candidate the traffic of a step that was decided on."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecideOutcome:
+    """Write down how the rollout ends; traffic and capacity follow."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoveTraffic:
+    """Give all traffic to one version."""
+
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopCandidate:
+    """Take down the candidate's capacity, which has no traffic any more."""
+
+
+Action = StartCandidate | DecideStep | PublishStep | DecideOutcome | MoveTraffic | StopCandidate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What to do now, and why."""
+
+    actions: tuple[Action, ...]
+    """At most one; empty means hold. Carrying one out twice is harmless."""
+
+    because: str
+    verdicts: tuple[GateVerdict, ...] = ()
+    """What each gate said; empty while the candidate has no traffic."""
+
+
+def decide(state: RolloutState, evidence: Evidence, now: float) -> Decision:
+    """Say what to do next.
+
+    Capacity comes before traffic and traffic goes before capacity. Harm is acted on at
+    once, whatever the step still waits for. A step is left only when every gate that must
+    pass has passed and the candidate had its requests at this very step; time alone moves
+    nothing, except back to stable. Steps are taken one by one.
+
+    Args:
+        state: The rollout so far.
+        evidence: Gathered since the rollout began.
+        now: Seconds since 1970, by the clock of the events and the evidence.
+    """
+    if state.ended_at is not None:
+        return Decision(actions=(), because=f"has ended: {state.outcome}")
+    if state.outcome is not None:
+        return _finish(state, now)
+    if state.abort_reason is not None:
+        return _end("aborted", f"aborted: {state.abort_reason}")
+    if state.candidate is None:
+        return _start(state, now)
+    if state.reached_step is None and state.wanted_step is None:
+        first = state.plan.steps_percent[0]
+        return Decision(
+            actions=(DecideStep(step=0),),
+            because=f"candidate {state.plan.candidate} is up; first step {first:g} %",
+        )
+    moving = state.wanted_step != state.reached_step
+    if moving:
+        evidence = _settled(state, evidence)
+    verdicts = gates.judge(state.plan, evidence, state.shares, now)
+    failed = [verdict for verdict in verdicts if verdict.verdict == "fail"]
+    if failed:
+        words = "; ".join(f"{verdict.gate}: {verdict.because}" for verdict in failed)
+        return _end("rolled_back", words, verdicts)
+    if moving and state.wanted_step is not None:
+        percent = state.plan.steps_percent[state.wanted_step]
+        return Decision(
+            actions=(PublishStep(step=state.wanted_step),),
+            because=f"step {percent:g} % was decided on",
+            verdicts=verdicts,
+        )
+    return _judge_step(state, evidence, verdicts, now)
+
+
+def _settled(state: RolloutState, evidence: Evidence) -> Evidence:
+    """Leave out splits whose weights are not known for sure.
+
+    A step may have been published and not yet been recorded so, by a process that died.
+    """
+    known = max(state.shares, default=0)
+    return replace(evidence, splits=tuple(item for item in evidence.splits if item.epoch <= known))
+
+
+def _judge_step(
+    state: RolloutState, evidence: Evidence, verdicts: tuple[GateVerdict, ...], now: float
+) -> Decision:
+    plan, step = state.plan, state.reached_step
+    assert step is not None
+    assert state.step_epoch is not None
+    assert state.step_since is not None
+    waits = [
+        f"{verdict.gate} is {verdict.verdict}: {verdict.because}"
+        for verdict in verdicts
+        if verdict.verdict != "pass" and verdict.gate not in plan.optional
+    ]
+    requests = evidence.requests_since(state.step_epoch)
+    if requests < plan.min_requests_per_step:
+        waits.insert(0, f"{requests} of {plan.min_requests_per_step} requests at this step")
+    percent = plan.steps_percent[step]
+    if not waits:
+        words = f"all gates pass at {percent:g} % after {requests} requests"
+        if step + 1 < len(plan.steps_percent):
+            return Decision(actions=(DecideStep(step=step + 1),), because=words, verdicts=verdicts)
+        return Decision(
+            actions=(DecideOutcome(outcome="promoted"),), because=words, verdicts=verdicts
+        )
+    if now - state.step_since > plan.max_inconclusive_s:
+        words = f"no verdict at {percent:g} % within {plan.max_inconclusive_s:g} s: "
+        return _end("rolled_back", words + "; ".join(waits), verdicts)
+    return Decision(actions=(), because="; ".join(waits), verdicts=verdicts)
+
+
+def _start(state: RolloutState, now: float) -> Decision:
+    if state.start_failures >= MAX_START_FAILURES:
+        return _end("rolled_back", f"the candidate does not start: {state.last_failure}")
+    if now - state.started_at > state.plan.max_inconclusive_s:
+        limit = f"{state.plan.max_inconclusive_s:g} s"
+        return _end("rolled_back", f"the candidate was not up within {limit}")
+    if state.failed_at is not None and now - state.failed_at < START_RETRY_S:
+        return Decision(actions=(), because=f"starts again soon: {state.last_failure}")
+    return Decision(actions=(StartCandidate(),), because="the candidate is not up yet")
+
+
+def _finish(state: RolloutState, now: float) -> Decision:
+    if state.traffic_moved_at is None:
+        return Decision(
+            actions=(MoveTraffic(version=state.survivor),),
+            because=f"{state.outcome}: all traffic goes to version {state.survivor}",
+        )
+    if now - state.traffic_moved_at < DRAIN_S:
+        return Decision(actions=(), because="requests under way may finish")
+    return Decision(
+        actions=(StopCandidate(),),
+        because=f"version {state.plan.candidate} has no traffic of its own any more",
+    )
+
+
+def _end(outcome: Outcome, because: str, verdicts: tuple[GateVerdict, ...] = ()) -> Decision:
+    return Decision(actions=(DecideOutcome(outcome=outcome),), because=because, verdicts=verdicts)

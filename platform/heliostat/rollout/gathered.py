@@ -1,0 +1,215 @@
+"""Folds gateways' reports and late labels into evidence that a decision can be made on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from heliostat.rollout.evidence import EvidenceReport, PairedScore, VariantCounts
+from heliostat.rollout.known import NUM_BUCKETS, SPELL_S, Dropped, Evidence, SplitCount
+from heliostat.stats import harm
+from heliostat.stats.means import Moments
+
+_CLIP = 1e-7
+"""Scores are kept this far from 0 and 1, so that one sure mistake costs 16 nats, not infinity."""
+
+_SEQUENCES_KEPT = 10_000
+"""Per gateway; an older report that comes so late counts as repeated."""
+
+
+class Gathering:
+    """Collects one rollout's evidence; the same inputs in any order give the same counts.
+
+    Reports may arrive more than once and out of order; pairs and labels in either order.
+    It is not safe for threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        rollout_id: str,
+        model: str,
+        stable: str,
+        candidate: str,
+        earlier: Evidence | None = None,
+        max_waiting: int = 200_000,
+    ) -> None:
+        """Begin, or go on from what was stored.
+
+        Args:
+            rollout_id: Reports of other rollouts are not used.
+            model: Likewise.
+            stable: Version that the candidate is compared with.
+            candidate: Version on trial.
+            earlier: Evidence of the same rollout that an earlier process stored; pairs that
+                waited for their label then are lost.
+            max_waiting: Pairs, and labels, that may wait for their counterpart; the oldest
+                are forgotten first, and counted.
+        """
+        known = earlier or Evidence()
+        self.rollout_id = rollout_id
+        self.model = model
+        self._stable = stable
+        self._candidate = candidate
+        self._max_waiting = max_waiting
+        self._tallies = {stable: known.stable, candidate: known.candidate}
+        self._requests = dict(known.candidate_requests)
+        self._factors = np.array(known.harm_factors)
+        self._spells = known.error_spells
+        self._spell_at = -math.inf
+        self._splits = {
+            (item.epoch, item.gateway): (item.stable, item.candidate) for item in known.splits
+        }
+        self._moments = [known.stable_loss, known.candidate_loss, known.loss_difference]
+        self._last_report_at = known.last_report_at
+        self._last_label_at = known.last_label_at
+        self._floors = dict(known.sequences)
+        self._seen: dict[str, set[int]] = {}
+        self._pairs: dict[str, PairedScore] = {}
+        self._labels: dict[str, float] = {}
+        self._dropped = asdict(known.dropped)
+
+    def report(self, report: EvidenceReport, now: float) -> bool:
+        """Add one gateway report; returns whether it was new and of this rollout."""
+        if report.model != self.model or report.rollout_id != self.rollout_id:
+            self._drop("foreign_reports")
+            return False
+        if not self._first_time(report.gateway, report.sequence):
+            self._drop("repeated_reports")
+            return False
+        counts = {item.version: item for item in report.counts}
+        if not all(_plausible(item) for item in report.counts):
+            self._drop("invalid_reports")
+            return False
+        self._last_report_at = now
+        for version, tally in self._tallies.items():
+            if version in counts:
+                self._tallies[version] = tally.add(counts[version])
+        self._compare(report, counts.get(self._stable), counts.get(self._candidate))
+        failing = self._candidate in counts and counts[self._candidate].errors > 0
+        if failing and now - self._spell_at >= SPELL_S:
+            self._spells += 1
+            self._spell_at = now
+        self._join([pair.request_id for pair in report.pairs if self._offer(pair)], now)
+        return True
+
+    def labels(self, labels: Sequence[tuple[str, float]], now: float) -> int:
+        """Add true outcomes by request id; returns how many completed a pair."""
+        found = []
+        for request_id, label in labels:
+            if label not in (0, 1):
+                self._drop("invalid_pairs")
+            elif request_id in self._pairs:
+                self._labels[request_id] = float(label)
+                found.append(request_id)
+            else:
+                self._labels.pop(request_id, None)
+                self._labels[request_id] = float(label)
+                self._bound(self._labels, "forgotten_labels")
+        return self._join(found, now)
+
+    def evidence(self) -> Evidence:
+        """An immutable picture of everything gathered so far."""
+        stable_loss, candidate_loss, difference = self._moments
+        return Evidence(
+            stable=self._tallies[self._stable],
+            candidate=self._tallies[self._candidate],
+            candidate_requests=dict(self._requests),
+            harm_factors=tuple(self._factors.tolist()),
+            error_spells=self._spells,
+            splits=tuple(
+                SplitCount(epoch=epoch, gateway=gateway, stable=stable, candidate=candidate)
+                for (epoch, gateway), (stable, candidate) in self._splits.items()
+            ),
+            stable_loss=stable_loss,
+            candidate_loss=candidate_loss,
+            loss_difference=difference,
+            last_report_at=self._last_report_at,
+            last_label_at=self._last_label_at,
+            sequences={
+                **self._floors,
+                **{gateway: max(seen) for gateway, seen in self._seen.items()},
+            },
+            dropped=Dropped(**self._dropped),
+            waiting_pairs=len(self._pairs),
+        )
+
+    def _first_time(self, gateway: str, sequence: int) -> bool:
+        seen = self._seen.setdefault(gateway, set())
+        if sequence in seen or sequence <= self._floors.get(gateway, -1):
+            return False
+        seen.add(sequence)
+        if len(seen) > 2 * _SEQUENCES_KEPT:
+            floor = max(seen) - _SEQUENCES_KEPT
+            self._floors[gateway] = floor
+            self._seen[gateway] = {item for item in seen if item > floor}
+        return True
+
+    def _compare(
+        self, report: EvidenceReport, stable: VariantCounts | None, candidate: VariantCounts | None
+    ) -> None:
+        requests = [0 if item is None else item.requests for item in (stable, candidate)]
+        units = [0 if item is None else item.units for item in (stable, candidate)]
+        if requests[1]:
+            self._requests[report.epoch] = self._requests.get(report.epoch, 0) + requests[1]
+        if sum(units):
+            before = self._splits.get((report.epoch, report.gateway), (0, 0))
+            self._splits[report.epoch, report.gateway] = (
+                before[0] + units[0],
+                before[1] + units[1],
+            )
+        if stable is not None and candidate is not None and min(requests) > 0:
+            self._factors += harm.log_factors(
+                candidate.errors, stable.errors, requests[1] / sum(requests)
+            )
+
+    def _offer(self, pair: PairedScore) -> bool:
+        """Keep a pair; say whether its label is here already."""
+        if not all(
+            math.isfinite(score) and 0 <= score <= 1 for score in (pair.stable, pair.candidate)
+        ):
+            self._drop("invalid_pairs")
+            return False
+        self._pairs[pair.request_id] = pair
+        self._bound(self._pairs, "forgotten_pairs")
+        return pair.request_id in self._labels
+
+    def _join(self, request_ids: Sequence[str], now: float) -> int:
+        whole = [name for name in dict.fromkeys(request_ids) if name in self._pairs]
+        if not whole:
+            return 0
+        labels = np.array([self._labels.pop(name) for name in whole])
+        pairs = [self._pairs.pop(name) for name in whole]
+        stable = _log_loss(np.array([pair.stable for pair in pairs]), labels)
+        candidate = _log_loss(np.array([pair.candidate for pair in pairs]), labels)
+        for index, values in enumerate((stable, candidate, candidate - stable)):
+            self._moments[index] = self._moments[index].merge(Moments.of(values))
+        self._last_label_at = now
+        return len(pairs)
+
+    def _bound(self, waiting: dict[str, Any], counter: str) -> None:
+        if len(waiting) > self._max_waiting:
+            del waiting[next(iter(waiting))]
+            self._drop(counter)
+
+    def _drop(self, counter: str) -> None:
+        self._dropped[counter] += 1
+
+
+def _plausible(counts: VariantCounts) -> bool:
+    return (
+        len(counts.latency) == NUM_BUCKETS
+        and min(counts.latency) >= 0
+        and 0 <= counts.errors <= counts.requests
+        and counts.units >= 0
+        and sum(counts.latency) <= counts.requests
+    )
+
+
+def _log_loss(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    clipped = np.clip(scores, _CLIP, 1 - _CLIP)
+    return np.asarray(-np.where(labels == 1, np.log(clipped), np.log1p(-clipped)))
