@@ -1,0 +1,166 @@
+"""One chunk of a source, from raw lines to a staged file: the work of one Ray task."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from heliostat.data.checks import check
+from heliostat.data.contract import Contract
+from heliostat.data.csv_rows import LINE, parse
+from heliostat.data.sources import CsvFiles, Member
+from heliostat.data.tables import Catalog, StagedFile
+
+MAX_CHUNKS_PER_FILE = 10**6
+"""Chunks are numbered through all files of a source by file * this + chunk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What every task of one ingest needs to know."""
+
+    source: CsvFiles
+    members: tuple[Member, ...]
+    contract: Contract
+    catalog: Catalog
+    run_id: str
+    now: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedRow:
+    """A row for quarantine; `line` counts from 0 within the chunk."""
+
+    line: int
+    kind: str
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """What became of one chunk; the good rows are in the staged file."""
+
+    file: int
+    number: int
+    num_lines: int
+    num_rows: int
+    refused: tuple[RefusedRow, ...]
+    staged: StagedFile | None
+    """None if no row is good."""
+    key_hashes: NDArray[np.uint64]
+    """128 bits of hash of each good row's keys, shape (N, 2); N = 0 without keys."""
+    key_lines: NDArray[np.int64]
+    """The lines they are on, shape (N,)."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """File and chunk: where the block's rows come in the table."""
+        return self.file, self.number
+
+
+def check_chunk(batch: pa.Table, work: Work) -> pa.Table:
+    """Check chunks as the source reads them and stage their good rows."""
+    return _pack(
+        _check(row["raw"], row["file"], row["number"], (), work) for row in batch.to_pylist()
+    )
+
+
+def check_chunk_again(batch: pa.Table, work: Work) -> pa.Table:
+    """Read chunks again and stage them without the lines that repeat an earlier row's key."""
+    return _pack(
+        _check(
+            work.source.read_chunk(work.members[row["file"]], row["number"]),
+            row["file"],
+            row["number"],
+            tuple(row["lines"]),
+            work,
+        )
+        for row in batch.to_pylist()
+    )
+
+
+def unpack(batch: pa.Table) -> Iterator[Block]:
+    """Read the blocks that a task answered with."""
+    for packed in batch["block"].to_pylist():
+        yield pickle.loads(packed)  # noqa: S301 - packed by our own task in this run
+
+
+def later_duplicates(blocks: list[Block]) -> dict[tuple[int, int], list[int]]:
+    """Find, per block, the lines whose key an earlier line has; blocks come in order."""
+    sizes = [len(block.key_lines) for block in blocks]
+    if not sum(sizes):
+        return {}
+    hashes_N2 = np.concatenate([block.key_hashes for block in blocks])
+    rows = pl.DataFrame(
+        {
+            "high": hashes_N2[:, 0],
+            "low": hashes_N2[:, 1],
+            "block": np.repeat(np.arange(len(blocks)), sizes),
+            "line": np.concatenate([block.key_lines for block in blocks]),
+        }
+    )
+    again = rows.filter(~pl.struct("high", "low").is_first_distinct())
+    found: dict[tuple[int, int], list[int]] = {}
+    for index, line in again.select("block", "line").iter_rows():
+        found.setdefault(blocks[index].place, []).append(line)
+    return found
+
+
+def _check(raw: bytes, file: int, number: int, repeated: tuple[int, ...], work: Work) -> Block:
+    contract = work.contract
+    chunk = parse(raw, work.members[file].header, work.source.delimiter, work.source.missing)
+    good, broken = check(chunk.rows, contract, work.now)
+    refused = [(item.line, item.kind, item.reason) for item in chunk.malformed]
+    refused += [(item.line, item.kind, item.reason) for item in broken]
+    if repeated:
+        again = pl.col(LINE).is_in(list(repeated))
+        for row in good.filter(again).iter_rows(named=True):
+            values = ", ".join(f"{key} = {row[key]!s}" for key in contract.keys)
+            refused.append(
+                (
+                    row[LINE],
+                    f"{', '.join(contract.keys)}: must be unique",
+                    f"{values}: must be unique; an earlier row has it",
+                )
+            )
+        good = good.filter(~again)
+    part = file * MAX_CHUNKS_PER_FILE + number
+    staged = None
+    if good.height:
+        staged = work.catalog.stage(contract.table, good.drop(LINE), run_id=work.run_id, part=part)
+    return Block(
+        file=file,
+        number=number,
+        num_lines=chunk.num_lines,
+        num_rows=chunk.num_rows,
+        refused=tuple(
+            RefusedRow(line=line, kind=kind, reason=reason, raw=chunk.text(line))
+            for line, kind, reason in sorted(refused)
+        ),
+        staged=staged,
+        key_hashes=_hash(good, contract.keys),
+        key_lines=good[LINE].to_numpy() if contract.keys else np.zeros(0, dtype=np.int64),
+    )
+
+
+def _hash(rows: pl.DataFrame, keys: tuple[str, ...]) -> NDArray[np.uint64]:
+    if not keys:
+        return np.zeros((0, 2), dtype=np.uint64)
+    # Two seeds make 128 bits: by chance equal in fewer than 1 of 10^20 pairs of rows.
+    key = pl.struct(keys)
+    hashes = rows.select(high=key.hash(seed=0x5EED), low=key.hash(seed=0xFACE))
+    return hashes.to_numpy()
+
+
+def _pack(blocks: Iterator[Block]) -> pa.Table:
+    packed: list[Any] = [pickle.dumps(block) for block in blocks]
+    return pa.table({"block": pa.array(packed, pa.large_binary())})

@@ -1,0 +1,176 @@
+"""Carry out a contract on a block of text rows: typed good rows, and a reason for each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from heliostat.data.contract import Column, Contract
+from heliostat.data.csv_rows import LINE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """A row that breaks the contract."""
+
+    line: int
+
+    kind: str
+    """Its first broken rule, without the value: what reports count by."""
+
+    reason: str
+    """Every broken rule with the value, as ``column = 'value': rule``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Check:
+    mask: pl.Expr
+    """True where the row breaks the rule."""
+    columns: tuple[str, ...]
+    rule: str
+
+
+def check(
+    rows: pl.DataFrame, contract: Contract, now: datetime
+) -> tuple[pl.DataFrame, list[Refused]]:
+    """Type every column and test every rule; uniqueness is not tested here.
+
+    Args:
+        rows: Text columns by source name, and `LINE`.
+        contract: What rows must keep.
+        now: The run's time, for moments that must not lie in the future; with time zone.
+
+    Returns:
+        Good rows with the contract's columns and `LINE`, in order; refused rows.
+        Together they are all rows.
+    """
+    texts = rows.select(
+        *(pl.col(column.source_name).alias(_text(column.name)) for column in contract.columns)
+    )
+    typed = rows.select(
+        LINE, *(_typed(rows[column.source_name], column) for column in contract.columns)
+    )
+    both = pl.concat([typed, texts], how="horizontal")
+    checks = list(_checks(contract, now))
+    masks = both.select(
+        item.mask.fill_null(value=False).alias(str(index)) for index, item in enumerate(checks)
+    )
+    broken = masks.select(broken=pl.any_horizontal(pl.all()))["broken"]
+    good = typed.filter(~broken)
+    return good, _explain(both.filter(broken), masks.filter(broken), checks)
+
+
+def _text(name: str) -> str:
+    return f"{name} (text)"
+
+
+def _typed(text: pl.Series, column: Column) -> pl.Series:
+    """Cast; a value that does not parse becomes null and is told apart by its text."""
+    if column.dtype == "int64":
+        typed = text.cast(pl.Int64, strict=False)
+    elif column.dtype == "float64":
+        typed = text.cast(pl.Float64, strict=False)
+        typed = typed.to_frame().select(
+            pl.when(pl.col(text.name).is_finite()).then(pl.col(text.name))
+        )[text.name]
+    elif column.dtype == "bool":
+        typed = text.str.to_lowercase().replace_strict(
+            {"true": True, "false": False, "1": True, "0": False},
+            default=None,
+            return_dtype=pl.Boolean,
+        )
+    elif column.dtype == "date":
+        typed = text.str.to_date("%Y-%m-%d", strict=False)
+    elif column.dtype == "timestamp":
+        typed = _moment(text)
+    else:
+        typed = text
+    return typed.alias(column.name)
+
+
+def _moment(text: pl.Series) -> pl.Series:
+    """ISO 8601 to UTC; the forms are tried in turn, because most files hold only one."""
+    utc = pl.Datetime("us", "UTC")
+    if not text.null_count() < len(text):
+        return text.cast(utc, strict=False)
+    typed = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False).cast(utc)
+    for form in ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"):
+        if typed.null_count() == text.null_count():
+            break
+        other = text.str.to_datetime(form, time_unit="us", strict=False)
+        if not form.endswith("z"):
+            other = other.dt.replace_time_zone("UTC")
+        typed = typed.fill_null(other.cast(utc))
+    return typed
+
+
+def _checks(contract: Contract, now: datetime) -> Iterator[_Check]:
+    for column in contract.columns:
+        value, text, name = pl.col(column.name), pl.col(_text(column.name)), (column.name,)
+        if column.dtype != "string":
+            yield _Check(
+                mask=value.is_null() & text.is_not_null(),
+                columns=name,
+                rule=f"must be {column.dtype}",
+            )
+        if not column.nullable:
+            yield _Check(mask=text.is_null(), columns=name, rule="must not be missing")
+        if column.minimum is not None:
+            yield _Check(
+                mask=value < column.minimum,
+                columns=name,
+                rule=f"must be at least {column.minimum:g}",
+            )
+        if column.maximum is not None:
+            yield _Check(
+                mask=value > column.maximum,
+                columns=name,
+                rule=f"must be at most {column.maximum:g}",
+            )
+        if column.values:
+            yield _Check(
+                mask=~value.is_in(list(column.values)),
+                columns=name,
+                rule="must be one of " + ", ".join(column.values),
+            )
+        if column.pattern is not None:
+            yield _Check(
+                mask=~value.str.contains(f"^(?:{column.pattern})$"),
+                columns=name,
+                rule=f"must match {column.pattern}",
+            )
+        if column.not_in_future:
+            limit = pl.lit(now.date()) if column.dtype == "date" else pl.lit(now)
+            yield _Check(
+                mask=value > limit, columns=name, rule=f"must not be after now, {now.isoformat()}"
+            )
+    for rule in contract.rules:
+        yield _Check(
+            mask=~pl.sql_expr(rule.expression),
+            columns=rule.columns,
+            rule=f"must keep {rule.name}, {rule.expression}",
+        )
+
+
+def _explain(rows: pl.DataFrame, masks: pl.DataFrame, checks: list[_Check]) -> list[Refused]:
+    refused = []
+    for row, broken in zip(rows.iter_rows(named=True), masks.iter_rows(), strict=True):
+        failed = [item for item, breaks in zip(checks, broken, strict=True) if breaks]
+        refused.append(
+            Refused(
+                line=row[LINE],
+                kind=f"{', '.join(failed[0].columns)}: {failed[0].rule}",
+                reason="; ".join(f"{_values(row, item)}: {item.rule}" for item in failed),
+            )
+        )
+    return refused
+
+
+def _values(row: dict[str, Any], item: _Check) -> str:
+    return ", ".join(f"{name} = {row[_text(name)]!r}" for name in item.columns)

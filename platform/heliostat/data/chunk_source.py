@@ -1,0 +1,72 @@
+"""Ray Data's side of `CsvFiles`; imports Ray, so only functions that run Ray import it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pyarrow as pa
+from ray.data import Dataset, read_datasource
+from ray.data.block import BlockMetadata
+from ray.data.context import DataContext
+from ray.data.datasource import Datasource, ReadTask
+
+from heliostat.data.sources import CsvFiles, Member
+
+SCHEMA = pa.schema([("file", pa.int64()), ("number", pa.int64()), ("raw", pa.large_binary())])
+"""One row per chunk: the file's place in the plan, the chunk's number in it, and its lines."""
+
+
+def dataset(source: CsvFiles, members: Sequence[Member]) -> Dataset:
+    """Open the files as one row per chunk; nothing is read yet."""
+    archives = any(member.member is not None for member in members)
+    opened: Dataset = read_datasource(
+        _ChunkDatasource(source, members),
+        # An archive has one reader for many chunks. With the same resources Ray Data would
+        # fuse it with the work on its chunks into one task.
+        num_cpus=0.25 if archives else 1,
+    )
+    return opened
+
+
+class _ChunkDatasource(Datasource):
+    def __init__(self, source: CsvFiles, members: Sequence[Member]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._source = source
+        self._members = tuple(members)
+
+    def get_name(self) -> str:
+        return "Csv"
+
+    def estimate_inmemory_data_size(self) -> int:
+        return sum(member.size_bytes for member in self._members)
+
+    def get_read_tasks(
+        self,
+        parallelism: int,  # noqa: ARG002 - chunks have a fixed size, so that numbers stay
+        per_task_row_limit: int | None = None,  # noqa: ARG002 - chunks are no rows
+        data_context: DataContext | None = None,  # noqa: ARG002
+    ) -> list[ReadTask]:
+        return [
+            ReadTask(
+                partial(_read, self._source, member, file, first),
+                BlockMetadata(
+                    num_rows=None, size_bytes=None, input_files=(member.label,), exec_stats=None
+                ),
+                schema=SCHEMA,
+            )
+            for file, member in enumerate(self._members)
+            for first in self._source.readers(member)
+        ]
+
+
+def _read(source: CsvFiles, member: Member, file: int, first: int) -> Iterator[pa.Table]:
+    for number, raw in source.read_chunks(member, first):
+        yield pa.Table.from_arrays(
+            [
+                pa.array([file], pa.int64()),
+                pa.array([number], pa.int64()),
+                pa.array([raw], pa.large_binary()),
+            ],
+            schema=SCHEMA,
+        )

@@ -1,0 +1,191 @@
+"""Split a chunk of CSV lines into fields, so that each line ends as a row or as a reason."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from heliostat.errors import HeliostatError
+
+LINE = "__line"
+"""Column with the row's line, counted from 0 within the chunk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Malformed:
+    """A line that is no row."""
+
+    line: int
+    kind: str
+    """The rule without the values: what reports count by."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """The lines of one chunk; ``rows.height + len(malformed) == num_rows`` always."""
+
+    raw: bytes
+    starts: NDArray[np.int64]
+    """Where each line begins in `raw`, shape (L,)."""
+    ends: NDArray[np.int64]
+    """Where its text ends, line end excluded."""
+    rows: pl.DataFrame
+    """One text column per header name and `LINE`; null where the value is missing."""
+    malformed: tuple[Malformed, ...]
+    num_rows: int
+    """Lines that are not empty; an empty line holds no data and is no row."""
+
+    @property
+    def num_lines(self) -> int:
+        """All lines, for numbering the next chunk."""
+        return len(self.starts)
+
+    def text(self, line: int) -> str:
+        """Give the raw line; bytes that are no UTF-8 are shown as hexadecimal escapes."""
+        raw = self.raw[self.starts[line] : self.ends[line]]
+        return raw.decode("utf-8", errors="backslashreplace")
+
+
+def parse(raw: bytes, header: Sequence[str], delimiter: str, missing: Sequence[str]) -> Chunk:
+    """Split whole lines into text fields; nothing is raised for bad lines.
+
+    A line is malformed if its number of fields is not the header's, a quote is not closed
+    or is followed by text, or it is not UTF-8.
+    """
+    data = np.frombuffer(raw, dtype=np.uint8)
+    ends = np.flatnonzero(data == 0x0A)
+    if len(raw) and raw[-1] != 0x0A:
+        ends = np.append(ends, len(raw))
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    stripped = ends - ((data[np.maximum(ends - 1, 0)] == 0x0D) & (ends > starts))
+    filled = stripped > starts
+
+    fields = _count_per_line(data, ord(delimiter), starts, ends) + 1
+    broken_text = _not_utf8(raw, data, starts, ends)
+    special = _count_per_line(data, ord('"'), starts, ends) > 0
+    special |= _count_per_line(data, 0x0D, starts, stripped) > 0
+    plain = filled & ~special & ~broken_text & (fields == len(header))
+
+    malformed = [
+        Malformed(line=int(line), kind="line: must be UTF-8", reason="line: must be UTF-8")
+        for line in np.flatnonzero(filled & broken_text)
+    ]
+    malformed += [
+        _wrong_number(int(line), int(fields[line]), header)
+        for line in np.flatnonzero(filled & ~special & ~broken_text & ~plain)
+    ]
+    rows = _read_plain(data, raw, plain, starts, header, delimiter, missing)
+    quoted = np.flatnonzero(filled & special & ~broken_text)
+    if len(quoted):
+        frame, refused = _read_quoted(raw, quoted, starts, stripped, header, delimiter, missing)
+        rows = pl.concat([rows, frame]).sort(LINE)
+        malformed += refused
+    return Chunk(
+        raw=raw,
+        starts=starts,
+        ends=stripped,
+        rows=rows,
+        malformed=tuple(malformed),
+        num_rows=int(filled.sum()),
+    )
+
+
+def _count_per_line(
+    data: NDArray[np.uint8], byte: int, starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    found = np.flatnonzero(data == byte)
+    if not len(found):
+        return np.zeros(len(starts), dtype=np.int64)
+    return np.searchsorted(found, ends) - np.searchsorted(found, starts)
+
+
+def _not_utf8(
+    raw: bytes, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    broken = np.zeros(len(starts), dtype=np.bool_)
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        suspects = np.unique(np.searchsorted(ends, np.flatnonzero(data >= 0x80)))
+        for line in suspects:
+            try:
+                raw[starts[line] : ends[line]].decode("utf-8")
+            except UnicodeDecodeError:
+                broken[line] = True
+    return broken
+
+
+def _wrong_number(line: int, found: int, header: Sequence[str]) -> Malformed:
+    rule = f"must have {len(header)} fields, as the header"
+    return Malformed(line=line, kind=f"line: {rule}", reason=f"line = {found} fields: {rule}")
+
+
+def _read_plain(
+    data: NDArray[np.uint8],
+    raw: bytes,
+    plain: NDArray[np.bool_],
+    starts: NDArray[np.int64],
+    header: Sequence[str],
+    delimiter: str,
+    missing: Sequence[str],
+) -> pl.DataFrame:
+    """Read lines without quotes, all of the right number of fields, at Polars's speed."""
+    lines = np.flatnonzero(plain)
+    if not len(lines):
+        return pl.DataFrame(schema=_schema(header))
+    if len(lines) < len(plain):
+        spans = np.diff(np.append(starts, len(data)))
+        raw = data[np.repeat(plain, spans)].tobytes()
+    frame = pl.read_csv(
+        raw,
+        has_header=False,
+        new_columns=list(header),
+        infer_schema=False,
+        quote_char=None,
+        separator=delimiter,
+        null_values=[text for text in missing if text],
+        empty_string_is_null="" in missing,
+    )
+    if frame.height != len(lines) or frame.width != len(header):
+        raise HeliostatError(
+            f"csv: {len(lines)} lines became {frame.height} rows of {frame.width} fields"
+        )
+    return frame.with_columns(pl.Series(LINE, lines, dtype=pl.Int64))
+
+
+def _read_quoted(
+    raw: bytes,
+    lines: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    header: Sequence[str],
+    delimiter: str,
+    missing: Sequence[str],
+) -> tuple[pl.DataFrame, list[Malformed]]:
+    absent = frozenset(missing)
+    rows: list[list[Any]] = []
+    refused: list[Malformed] = []
+    for line in lines.tolist():
+        text = raw[starts[line] : ends[line]].decode("utf-8")
+        try:
+            fields = next(csv.reader([text], delimiter=delimiter, strict=True))
+        except csv.Error as error:
+            kind = "line: must be well quoted"
+            refused.append(Malformed(line=line, kind=kind, reason=f"{kind}; {error}"))
+            continue
+        if len(fields) != len(header):
+            refused.append(_wrong_number(line, len(fields), header))
+        else:
+            rows.append([None if field in absent else field for field in fields] + [line])
+    return pl.DataFrame(rows, schema=_schema(header), orient="row"), refused
+
+
+def _schema(header: Sequence[str]) -> dict[str, pl.DataType]:
+    return {**dict.fromkeys(header, pl.String()), LINE: pl.Int64()}

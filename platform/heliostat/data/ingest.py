@@ -1,0 +1,199 @@
+"""Bring a source into a table: every row ends in the table or in quarantine with a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from heliostat.config import require
+from heliostat.data.blocks import (
+    Block,
+    Work,
+    check_chunk,
+    check_chunk_again,
+    later_duplicates,
+    unpack,
+)
+from heliostat.data.contract import Contract
+from heliostat.data.sources import CsvFiles, Member, require_columns
+from heliostat.data.tables import Catalog, Mode
+from heliostat.errors import GateRefused
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Progress = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestReport:
+    """What became of every row: ``rows_read == rows_written + rows_quarantined``."""
+
+    table: str
+    version: int
+    rows_read: int
+    rows_written: int
+    rows_quarantined: int
+    reasons: dict[str, int]
+    """Quarantined rows by the first rule that each breaks; they sum to `rows_quarantined`."""
+    quarantine_version: int
+    columns_ignored: tuple[str, ...] = ()
+    """Columns of the source that the contract does not name; their values are not kept."""
+
+
+def ingest(
+    source: CsvFiles,
+    contract: Contract,
+    catalog: Catalog,
+    *,
+    run_id: str,
+    now: datetime,
+    mode: Mode = "overwrite",
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Read, check and store a source on Ray Data; nothing is visible before all of it is.
+
+    Safe to repeat after a kill at any moment with the same `run_id`: a finished ingest gives
+    its report again, an unfinished one is done again and leaves no trace of the first try.
+    Uniqueness is tested within this source, not against rows that ``append`` finds in the table.
+
+    Args:
+        source: Files to read.
+        contract: What rows must keep, and the table's name.
+        catalog: Where the table and its quarantine table live.
+        run_id: Who writes.
+        now: The time that no moment may lie after; with time zone.
+        mode: Whether both tables are replaced or added to.
+        progress: Called with rows so far, None, and ``rows``.
+
+    Raises:
+        ConfigError: A file is missing or lacks a column; `now` has no time zone.
+        GateRefused: More rows would go to quarantine than the contract allows.
+    """
+    require(now.tzinfo is not None, "ingest.now", now, "must have a time zone")
+    done = catalog.commit_of(contract.table, run_id)
+    if done is not None:
+        return _restored(done.version, done.details)
+    members = source.plan()
+    wanted = [column.source_name for column in contract.columns]
+    ignored = tuple(
+        dict.fromkeys(name for member in members for name in require_columns(member, wanted))
+    )
+    work = Work(
+        source=source,
+        members=tuple(members),
+        contract=contract,
+        catalog=catalog,
+        run_id=run_id,
+        now=now,
+    )
+    blocks = _without_duplicates(_read_blocks(work, progress=progress), work)
+    rows_read = sum(block.num_rows for block in blocks)
+    reasons = Counter(row.kind for block in blocks for row in block.refused)
+    _require_few(contract, reasons, rows_read)
+    quarantine = _quarantine(blocks, members)
+    quarantine_version = catalog.write(
+        contract.quarantine_table, quarantine, run_id=run_id, mode=mode
+    )
+    report = IngestReport(
+        table=contract.table,
+        version=-1,
+        rows_read=rows_read,
+        rows_written=sum(block.staged.num_rows for block in blocks if block.staged),
+        rows_quarantined=quarantine.height,
+        reasons=dict(reasons.most_common()),
+        quarantine_version=quarantine_version,
+        columns_ignored=ignored,
+    )
+    details = {"ingest": asdict(report), "contract": contract.digest()}
+    version = catalog.commit(
+        contract.table,
+        [block.staged for block in blocks if block.staged],
+        contract.schema(),
+        run_id=run_id,
+        mode=mode,
+        details=details,
+    )
+    return _restored(version, details)
+
+
+def _restored(version: int, details: dict[str, Any]) -> IngestReport:
+    stored = details["ingest"]
+    return IngestReport(
+        **{
+            **stored,
+            "version": version,
+            "columns_ignored": tuple(stored["columns_ignored"]),
+        }
+    )
+
+
+def _read_blocks(work: Work, *, progress: Progress | None) -> list[Block]:
+    from heliostat.data import chunk_source
+
+    results = chunk_source.dataset(work.source, work.members).map_batches(
+        partial(check_chunk, work=work), batch_size=1, batch_format="pyarrow"
+    )
+    found = []
+    rows = 0
+    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for block in unpack(batch):
+            found.append(block)
+            rows += block.num_rows
+            if progress is not None:
+                progress(rows, None, "rows")
+    return sorted(found, key=lambda block: block.place)
+
+
+def _without_duplicates(blocks: list[Block], work: Work) -> list[Block]:
+    """Do those blocks again, without them, that hold a later row of an equal key."""
+    import ray.data
+
+    later = later_duplicates(blocks)
+    if not later:
+        return blocks
+    results = ray.data.from_items(
+        [
+            {"file": file, "number": number, "lines": lines}
+            for (file, number), lines in later.items()
+        ]
+    ).map_batches(partial(check_chunk_again, work=work), batch_size=1, batch_format="pyarrow")
+    again = {
+        block.place: block
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow")
+        for block in unpack(batch)
+    }
+    return [again.get(block.place, block) for block in blocks]
+
+
+def _quarantine(blocks: list[Block], members: Sequence[Member]) -> pl.DataFrame:
+    """Number the refused lines within their files; a header is line 1."""
+    import polars as pl
+
+    before = [2] * len(members)
+    rows = []
+    for block in blocks:
+        rows += [
+            (members[block.file].label, before[block.file] + row.line, row.reason, row.raw)
+            for row in block.refused
+        ]
+        before[block.file] += block.num_lines
+    schema = {"source": pl.String, "line": pl.Int64, "reason": pl.String, "raw": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _require_few(contract: Contract, reasons: Counter[str], rows_read: int) -> None:
+    refused = reasons.total()
+    if refused <= contract.max_quarantined_ratio * rows_read:
+        return
+    most = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+    raise GateRefused(
+        f"table {contract.table}",
+        "share of quarantined rows",
+        f"{refused / rows_read:.4g} ({refused} of {rows_read}: {most})",
+        f"at most {contract.max_quarantined_ratio:g}",
+    )

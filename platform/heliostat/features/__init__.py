@@ -1,0 +1,1 @@
+"""The same feature values offline, as of a time, and online."""

@@ -1,0 +1,176 @@
+"""The same definitions in Feast's registry, so that Feast's own tools and clients see them.
+
+Feast keeps definitions, registry and online layout; values are computed, joined and written by
+this package. Importing Feast costs about 10 s of CPU, so only `apply` does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from heliostat import telemetry
+from heliostat.config import require
+from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureService, FeatureView
+
+_APPLIED = "applied.json"
+
+
+def apply(
+    services: Sequence[FeatureService],
+    repository: Path,
+    catalog_root: Path,
+    online_db: Path | None = None,
+) -> bool:
+    """Make Feast's registry hold exactly these services, with their views and entities.
+
+    Writes ``feature_store.yaml``, so that ``feast`` works in the folder. Does nothing, and
+    does not import Feast, if the definitions are those of the last time. Meant to run in a
+    process of its own beside other work: ``python -c`` or a Ray task.
+
+    Args:
+        services: All of one project.
+        repository: Folder of the Feast repository; made if absent.
+        catalog_root: Folder of the views' tables.
+        online_db: The online store's file; None takes ``online.db`` in the repository.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        ConfigError: No service, services of several projects, or two views of one name differ.
+    """
+    require(bool(services), "feast services", (), "must name at least one service")
+    projects = sorted({service.project for service in services})
+    require(len(projects) == 1, "feast services", projects, "must all be of one project")
+    views = _views(services)
+    config = _config(projects[0], repository, online_db or repository / "online.db")
+    digest = _digest(services, config, catalog_root)
+    applied = repository / _APPLIED
+    if applied.exists() and json.loads(applied.read_text(encoding="utf-8")) == {"digest": digest}:
+        return False
+
+    repository.mkdir(parents=True, exist_ok=True)
+    # Feast reads YAML; JSON is YAML, and paths need no quoting rules of ours.
+    _write(repository / "feature_store.yaml", json.dumps(config, indent=2) + "\n")
+    _apply(services, views, repository, catalog_root)
+    _write(applied, json.dumps({"digest": digest}))
+    telemetry.event("features.applied", project=projects[0], views=len(views), digest=digest)
+    return True
+
+
+def _views(services: Sequence[FeatureService]) -> dict[str, FeatureView]:
+    views: dict[str, FeatureView] = {}
+    for service in services:
+        for view in service.views:
+            same = views.setdefault(view.name, view)
+            require(
+                same == view, f"view {view.name}", service.name, "must be one definition everywhere"
+            )
+    return views
+
+
+def _config(project: str, repository: Path, online_db: Path) -> dict[str, Any]:
+    folder = repository.absolute()
+    return {
+        "project": project,
+        "provider": "local",
+        "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
+        "online_store": {"type": "sqlite", "path": str(online_db.absolute())},
+        "offline_store": {"type": "file"},
+        "entity_key_serialization_version": 3,
+    }
+
+
+def _digest(services: Sequence[FeatureService], config: dict[str, Any], root: Path) -> str:
+    content = {
+        "services": [service.describe() for service in services],
+        "words": [
+            [view.owner, view.description, [item.description for item in view.features]]
+            for service in services
+            for view in service.views
+        ],
+        "config": config,
+        "tables": str(root.absolute()),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _apply(
+    services: Sequence[FeatureService],
+    views: dict[str, FeatureView],
+    repository: Path,
+    catalog_root: Path,
+) -> None:
+    os.environ.setdefault("FEAST_USAGE", "False")
+    import feast
+    from feast import types
+    from feast.data_format import DeltaFormat
+
+    dtypes = {"float64": types.Float64, "int64": types.Int64, "string": types.String}
+    store = feast.FeatureStore(repo_path=str(repository))
+    entities: dict[str, Any] = {}
+    for view in views.values():
+        for key in view.keys:
+            kind = feast.ValueType.INT64 if key in view.integer_keys else feast.ValueType.STRING
+            same = entities.setdefault(
+                key, feast.Entity(name=key, join_keys=[key], value_type=kind)
+            )
+            require(
+                same.value_type == kind, f"key {key}", view.name, "must be of one type everywhere"
+            )
+    feast_views = {
+        view.name: feast.FeatureView(
+            name=view.name,
+            entities=[entities[key] for key in view.keys],
+            ttl=None if view.ttl_s is None else timedelta(seconds=view.ttl_s),
+            schema=[
+                *(
+                    feast.Field(
+                        name=key, dtype=types.Int64 if key in view.integer_keys else types.String
+                    )
+                    for key in view.keys
+                ),
+                *(
+                    feast.Field(
+                        name=item.name, dtype=dtypes[item.dtype], description=item.description
+                    )
+                    for item in view.features
+                ),
+            ],
+            source=feast.FileSource(
+                name=view.table.replace("/", "_"),
+                path=str((catalog_root / view.table).absolute()),
+                file_format=DeltaFormat(),
+                timestamp_field=EVENT_TIMESTAMP,
+            ),
+            description=view.description,
+            owner=view.owner,
+        )
+        for view in views.values()
+    }
+    feast_services = [
+        feast.FeatureService(
+            name=service.name, features=[feast_views[view.name] for view in service.views]
+        )
+        for service in services
+    ]
+    wanted = [*entities.values(), *feast_views.values(), *feast_services]
+    names = {item.name for item in wanted}
+    gone = [
+        item
+        for item in (*store.list_feature_services(), *store.list_feature_views())
+        if item.name not in names
+    ]
+    store.apply(wanted, objects_to_delete=gone, partial=False)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,327 @@
+"""Online features in Feast's SQLite layout, written and read without Feast."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heliostat.config import require, require_name
+from heliostat.errors import Unavailable
+from heliostat.features import wire
+from heliostat.features.definitions import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureView
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_BUSY_S = 10.0
+
+# No project and view can make a table of this name: it holds a space.
+_LOG = (
+    'CREATE TABLE IF NOT EXISTS "heliostat materializations" '
+    "(project TEXT NOT NULL, entry TEXT NOT NULL)"
+)
+
+
+Cell = tuple[bytes, str, bytes, int]
+"""Entity key, feature, value and event time in microseconds, as they are stored."""
+
+
+class OnlineWriter:
+    """Puts the newest value of each entity into the online store; opens it at the first write.
+
+    Feast's tables ``<project>_<view>``, with one column more, ``event_us``: Feast keeps whole
+    seconds only, and the time to live is compared to the microsecond.
+    """
+
+    def __init__(self, path: Path, project: str) -> None:
+        require_name("project", project)
+        self.path = path
+        self._project = project
+        self._lock = threading.Lock()
+        self._opened: sqlite3.Connection | None = None
+        self._known: set[str] = set()
+
+    def write(self, view: FeatureView, frame: pl.DataFrame) -> int:
+        """Write the frame's newest row of each entity, all of them or none.
+
+        An entity's row replaces the stored one if its event is as new or newer; readers see
+        a row's features change together.
+
+        Args:
+            view: Its keys and features; must be columns of the frame, and ``event_timestamp``.
+            frame: Rows in any order; those with a null key are left out.
+
+        Returns:
+            Entities written, those that were newer in the store included.
+        """
+        newest = newest_rows(view, frame)
+        if newest.height:
+            self.write_cells([(view, encode(view, newest))])
+        return newest.height
+
+    def write_cells(self, batches: Sequence[tuple[FeatureView, Iterable[Cell]]]) -> None:
+        """Write encoded rows of several views in one transaction: readers see all or none.
+
+        Of several cells of one entity and feature the last of those with the newest event stays.
+        """
+        with self._transaction() as connection:
+            for view, cells in batches:
+                table = self._table(connection, view)
+                connection.executemany(
+                    f'INSERT INTO "{table}" (entity_key, feature_name, value, event_ts, event_us) '  # noqa: S608 - names are checked
+                    "VALUES (?1, ?2, ?3, ?4 / 1000000, ?4) "
+                    "ON CONFLICT (entity_key, feature_name) DO UPDATE SET "
+                    "value = excluded.value, event_ts = excluded.event_ts, "
+                    "event_us = excluded.event_us, created_ts = NULL "
+                    f"WHERE excluded.event_us >= {_EVENT_US}",
+                    cells,
+                )
+
+    def record(self, entry: str) -> None:
+        """Keep a line about what was written, beside it."""
+        with self._transaction() as connection:
+            connection.execute(_LOG)
+            connection.execute(
+                'INSERT INTO "heliostat materializations" (project, entry) VALUES (?, ?)',
+                (self._project, entry),
+            )
+
+    def recorded(self) -> list[str]:
+        """Every line of `record` for the project, oldest first."""
+        with self._transaction() as connection:
+            connection.execute(_LOG)
+            rows = connection.execute(
+                'SELECT entry FROM "heliostat materializations" WHERE project = ? ORDER BY rowid',
+                (self._project,),
+            )
+            return [entry for (entry,) in rows]
+
+    def clear(self, views: Sequence[FeatureView]) -> None:
+        """Make the views empty, so that a replay can start again from an earlier time."""
+        with self._transaction() as connection:
+            for view in views:
+                table = self._table(connection, view)
+                connection.execute(f'DELETE FROM "{table}"')  # noqa: S608 - names are checked
+
+    def close(self) -> None:
+        """Close the store; the next write opens it again."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+            self._known.clear()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One transaction at a time, in whatever thread; opened once, since that costs more."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._connect()
+            with self._opened:
+                yield self._opened
+
+    def _table(self, connection: sqlite3.Connection, view: FeatureView) -> str:
+        table = _table(self._project, view.name)
+        if table not in self._known:
+            _make_table(connection, table)
+            self._known.add(table)
+        return table
+
+    def _connect(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=_BUSY_S, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA cache_size = -65536")
+        # A clock that advances often should not wait for a checkpoint each time.
+        connection.execute("PRAGMA wal_autocheckpoint = 8000")
+        return connection
+
+
+class OnlineReader:
+    """Reads the features of a service by entity keys; needs neither Feast nor pandas.
+
+    Safe in many threads, and while a writer writes: one read sees one state of the store.
+    """
+
+    def __init__(self, path: Path, project: str, views: Sequence[Any]) -> None:
+        """Prepare the queries; touches no disk.
+
+        Args:
+            path: The store's SQLite file.
+            project: Prefix of its tables.
+            views: Mappings or objects with ``name``, ``keys``, ``features`` (names) and
+                ``ttl_s``, as `FeatureService.describe` or a model package gives them.
+        """
+        require_name("project", project)
+        self._path = path
+        self._views = [_ReadView(project, view) for view in views]
+        self._query = " UNION ALL ".join(
+            f"SELECT {index}, feature_name, value, {_EVENT_US} "  # noqa: S608 - names are checked
+            f'FROM "{view.table}" WHERE entity_key = ?'
+            for index, view in enumerate(self._views)
+        )
+        self._features = [name for view in self._views for name in view.features]
+        self._local = threading.local()
+
+    def read(
+        self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
+    ) -> dict[str, list[wire.Value]]:
+        """Look up one or more rows.
+
+        Args:
+            keys: Values of each key, all of one length; None matches nothing.
+            at: The moment to read as of: values older than their view's time to live are
+                missing, and so are values newer than `at`. None takes the server's clock for
+                the time to live, and every value that is stored.
+
+        Returns:
+            Every feature of the service: its values, None where missing.
+
+        Raises:
+            ConfigError: A key is missing, or lengths differ.
+            Unavailable: The store or one of its tables does not exist, or cannot be read.
+        """
+        columns = self._columns(keys)
+        num_rows = len(columns[self._views[0].keys[0]])
+        if at is None:
+            at_us, latest_us = time.time_ns() // 1000, None
+        else:
+            at_us = latest_us = (at - _EPOCH) // _MICROSECOND
+        found: dict[str, list[wire.Value]] = {name: [None] * num_rows for name in self._features}
+        connection = self._connection()
+        try:
+            # Around several statements, so that all rows come from one state of the store.
+            if num_rows > 1:
+                connection.execute("BEGIN")
+            try:
+                for row in range(num_rows):
+                    parameters = [view.key_of(columns, row) for view in self._views]
+                    for index, name, value, event_us in connection.execute(self._query, parameters):
+                        ttl_us = self._views[index].ttl_us
+                        if ttl_us is not None and at_us - event_us > ttl_us:
+                            continue
+                        if latest_us is not None and event_us > latest_us:
+                            continue
+                        if name in found:
+                            found[name][row] = wire.decode(value)
+            finally:
+                if num_rows > 1:
+                    connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        return found
+
+    def _columns(
+        self, keys: Mapping[str, Sequence[str | int | None]]
+    ) -> Mapping[str, Sequence[str | int | None]]:
+        length: int | None = None
+        for view in self._views:
+            for key in view.keys:
+                require(key in keys, "entity keys", key, "must be given")
+                if length is None:
+                    length = len(keys[key])
+                require(
+                    len(keys[key]) == length,
+                    f"entity key {key}",
+                    len(keys[key]),
+                    f"must have {length} values, as the other keys",
+                )
+        return keys
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            try:
+                connection = sqlite3.connect(
+                    self._path.absolute().as_uri() + "?mode=ro", uri=True, timeout=_BUSY_S,
+                    isolation_level=None,
+                )  # fmt: skip
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from error
+            self._local.connection = connection
+        return connection
+
+    def _unavailable(self, error: sqlite3.Error) -> Unavailable:
+        return Unavailable(
+            f"online store {self._path}",
+            str(error),
+            next_step="Materialize the service's views, then try again",
+        )
+
+
+class _ReadView:
+    __slots__ = ("_encode", "features", "keys", "table", "ttl_us")
+
+    def __init__(self, project: str, view: Any) -> None:
+        if isinstance(view, Mapping):
+            name, keys, features, ttl_s = (
+                view[part] for part in ("name", "keys", "features", "ttl_s")
+            )
+        else:
+            name, keys, features, ttl_s = view.name, view.keys, view.features, view.ttl_s
+        self.table = _table(project, name)
+        self.keys = tuple(keys)
+        self.features = tuple(getattr(item, "name", item) for item in features)
+        self.ttl_us = None if ttl_s is None else round(ttl_s * 1e6)
+        self._encode = wire.key_encoder(self.keys)
+
+    def key_of(self, columns: Mapping[str, Sequence[str | int | None]], row: int) -> bytes | None:
+        values = [columns[key][row] for key in self.keys]
+        for value in values:
+            if value is None:
+                return None
+        return self._encode(values)  # type: ignore[arg-type]
+
+
+def newest_rows(view: FeatureView, frame: pl.DataFrame) -> pl.DataFrame:
+    """Keep each entity's row with the latest event, of equal ones the latest created or last."""
+    order = [EVENT_TIMESTAMP]
+    if CREATED_TIMESTAMP in frame.columns:
+        order.append(CREATED_TIMESTAMP)
+    rows = frame.drop_nulls(list(view.keys)).sort(order, maintain_order=True, nulls_last=False)
+    return rows.unique(subset=list(view.keys), keep="last").sort(list(view.keys))
+
+
+# Feast may have overwritten a row of ours: then its whole seconds are the truth.
+_EVENT_US = "CASE WHEN event_us / 1000000 = event_ts THEN event_us ELSE event_ts * 1000000 END"
+
+
+def encode(view: FeatureView, rows: pl.DataFrame) -> Iterator[Cell]:
+    """Encode rows without null keys: one cell per row and feature, row by row."""
+    encode_key = wire.key_encoder(view.keys)
+    events = rows[EVENT_TIMESTAMP].dt.epoch("us").to_list()
+    features = sorted(view.features, key=lambda item: item.name)
+    names = [item.name for item in features]
+    columns = [map(wire.ENCODERS[item.dtype], rows[item.name].to_list()) for item in features]
+    for key, event, *values in zip(
+        rows.select(view.keys).iter_rows(), events, *columns, strict=True
+    ):
+        entity = encode_key(key)
+        for name, value in zip(names, values, strict=True):
+            yield entity, name, value, event
+
+
+def _table(project: str, view: str) -> str:
+    require_name("view.name", view)
+    return f"{project}_{view}"
+
+
+def _make_table(connection: sqlite3.Connection, table: str) -> None:
+    connection.execute(
+        f'CREATE TABLE IF NOT EXISTS "{table}" (entity_key BLOB, feature_name TEXT, value BLOB, '
+        "value_text TEXT, vector_value BLOB, event_ts timestamp, created_ts timestamp, "
+        "event_us INTEGER, PRIMARY KEY (entity_key, feature_name))"
+    )
+    columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
+    if "event_us" not in columns:
+        connection.execute(f'ALTER TABLE "{table}" ADD COLUMN event_us INTEGER')
