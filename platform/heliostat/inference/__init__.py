@@ -1,0 +1,1 @@
+"""Verify, load, predict: the one predictor for serving, batch, streams and edge."""

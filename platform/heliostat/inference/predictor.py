@@ -1,0 +1,244 @@
+"""A verified model package, loaded and ready to answer rows given by input name.
+
+Shapes: B rows, N numeric inputs, C categorical inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heliostat.config import require
+from heliostat.errors import ConfigError, nearest
+from heliostat.registry.package import MISSING_CODE, UNKNOWN_CODE, PackageDescription
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from numpy.typing import NDArray
+
+_FIRST_KNOWN_CODE = UNKNOWN_CODE + 1
+
+
+class Predictor:
+    """One model version in memory. Safe to call from several threads."""
+
+    def __init__(
+        self, description: PackageDescription, session: onnxruntime.InferenceSession, digest: str
+    ) -> None:
+        """Take what `load` has verified; call `load` instead."""
+        self.description = description
+        self.digest = digest
+        """Content digest of the package, or an empty text where it was not verified."""
+        self._session = session
+        self._output = [session.get_outputs()[0].name]
+        self._numeric = tuple(item.name for item in description.numeric)
+        self._categorical = tuple(
+            (item.name, codes(item.vocabulary)) for item in description.categorical
+        )
+        self._expected = frozenset(item.name for item in description.inputs)
+
+    @staticmethod
+    def load(package_dir: Path, keys_dir: Path | None, *, digest: str | None = None) -> Predictor:
+        """Verify the package's signature, then open it and answer one empty row.
+
+        Args:
+            package_dir: The package; nothing in it is parsed before it is verified.
+            keys_dir: Folder of trusted keys. None skips the verification; that is only
+                for a package which this very process has just written.
+            digest: Content digest that the package must have, if known.
+
+        Raises:
+            UntrustedModel: A file was changed, added or removed, or the key is unknown.
+            ConfigError: The content is not the one expected, or the description and the
+                network do not fit together.
+        """
+        found = "" if keys_dir is None else _verify(package_dir, keys_dir, digest)
+        description = PackageDescription.read(package_dir)
+        predictor = Predictor(description, _open(package_dir / "model.onnx"), found)
+        _check_network(predictor._session, description, package_dir / "model.onnx")
+        predictor.predict(dict.fromkeys(predictor._expected, (None,)))
+        return predictor
+
+    def predict(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> NDArray[np.float32]:
+        """Score rows.
+
+        Args:
+            columns: Input name to B values. In numeric inputs None and NaN are missing; in
+                categorical ones None and NaN are missing, a value outside the vocabulary is
+                unknown, and a number is looked up by its text.
+
+        Returns:
+            Scores, shape (B,); of a network with several outputs, the last column.
+
+        Raises:
+            ConfigError: An input is missing or unknown, or the lengths differ, or a numeric
+                value is no number.
+        """
+        return self.run(*self.encode(columns))
+
+    def encode(
+        self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Turn columns into the network's tensors, shapes (B, N) and (B, C).
+
+        Raises:
+            ConfigError: As for `predict`.
+        """
+        if columns.keys() != self._expected:
+            self._refuse_names(columns)
+        num_rows = len(next(iter(columns.values())))
+        try:
+            if num_rows == 1:
+                return self._encode_row(columns)
+            return self._encode_rows(columns, num_rows)
+        except (TypeError, ValueError, OverflowError, IndexError) as error:
+            raise self._misfit(columns, num_rows) from error
+
+    def run(
+        self, numeric_BN: NDArray[np.float32], categorical_BC: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Score tensors that `encode` has made; returns shape (B,)."""
+        feed: dict[str, Any] = {}
+        if self._numeric:
+            feed["numeric"] = numeric_BN
+        if self._categorical:
+            feed["categorical"] = categorical_BC
+        scores: NDArray[np.float32] = self._session.run(self._output, feed)[0]
+        return scores if scores.ndim == 1 else scores[:, -1]
+
+    def _encode_row(
+        self, columns: Mapping[str, Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        numeric_1N = np.array([[columns[name][0] for name in self._numeric]], np.float32)
+        if numeric_1N.ndim != 2:
+            raise ValueError
+        row = []
+        for name, table in self._categorical:
+            value = columns[name][0]
+            code = table.get(value)
+            row.append(_slow_code(value, table) if code is None else code)
+        if any(len(values) != 1 for values in columns.values()):
+            raise ValueError
+        return numeric_1N, np.array([row], np.int64)
+
+    def _encode_rows(
+        self, columns: Mapping[str, Any], num_rows: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        numeric_BN = np.empty((num_rows, len(self._numeric)), np.float32)
+        for index, name in enumerate(self._numeric):
+            if len(columns[name]) != num_rows:
+                raise ValueError
+            numeric_BN[:, index] = np.asarray(columns[name], np.float32)
+        categorical_BC = np.empty((num_rows, len(self._categorical)), np.int64)
+        for index, (name, table) in enumerate(self._categorical):
+            values = columns[name]
+            if len(values) != num_rows:
+                raise ValueError
+            found = [table.get(value) for value in values]
+            categorical_BC[:, index] = [
+                _slow_code(value, table) if code is None else code
+                for value, code in zip(values, found, strict=True)
+            ]
+        return numeric_BN, categorical_BC
+
+    def _refuse_names(self, columns: Mapping[str, Any]) -> None:
+        where = f"inputs of {self.description.model}"
+        for name in columns:
+            if name not in self._expected:
+                raise ConfigError(
+                    where, name, "is not an input", breaks=nearest(name, self._expected)
+                )
+        missing = sorted(self._expected - columns.keys())
+        raise ConfigError(where, missing, "must be given")
+
+    def _misfit(self, columns: Mapping[str, Any], num_rows: int) -> ConfigError:
+        for name, values in columns.items():
+            if len(values) != num_rows:
+                return ConfigError(f"input {name}", len(values), f"must have {num_rows} values")
+        for name in self._numeric:
+            for value in columns[name]:
+                try:
+                    float("nan" if value is None else value)
+                except (TypeError, ValueError, OverflowError):
+                    return ConfigError(f"input {name}", value, "must be a number or missing")
+        return ConfigError("inputs", sorted(columns), "must be columns of plain values")
+
+
+def read_verified(package_dir: Path, keys_dir: Path, digest: str | None) -> PackageDescription:
+    """Verify the package and read its description, without opening the network.
+
+    Raises:
+        UntrustedModel: As for `Predictor.load`.
+        ConfigError: The content is not the one expected.
+    """
+    _verify(package_dir, keys_dir, digest)
+    return PackageDescription.read(package_dir)
+
+
+def codes(vocabulary: Sequence[str]) -> dict[str | None, int]:
+    """Map each known category, and None, to its code in the ``categorical`` tensor.
+
+    >>> codes(("red", "blue"))
+    {None: 0, 'red': 2, 'blue': 3}
+    """
+    table: dict[str | None, int] = {None: MISSING_CODE}
+    table.update((word, code) for code, word in enumerate(vocabulary, start=_FIRST_KNOWN_CODE))
+    return table
+
+
+def _verify(package_dir: Path, keys_dir: Path, digest: str | None) -> str:
+    from heliostat.registry import signing
+
+    found = signing.verify(package_dir, keys_dir)
+    require(digest is None or digest == found, f"{package_dir}: digest", found, f"must be {digest}")
+    return found
+
+
+def _slow_code(value: Any, table: Mapping[str | None, int]) -> int:
+    """Code of a value that the table does not hold as it is."""
+    if isinstance(value, str):
+        return table.get(str(value), UNKNOWN_CODE)
+    if isinstance(value, float | np.floating):
+        if np.isnan(value):
+            return MISSING_CODE
+        if float(value).is_integer():
+            value = int(value)
+    return table.get(str(value), UNKNOWN_CODE)
+
+
+def _open(path: Path) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # One thread: small networks lose time to hand-over, and requests are the parallelism.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime's own exceptions share no base class but Exception.
+        raise ConfigError(str(path), str(error), "must be a readable ONNX network") from error
+
+
+def _check_network(
+    session: onnxruntime.InferenceSession, description: PackageDescription, path: Path
+) -> None:
+    expected = {
+        name: len(items)
+        for name, items in (
+            ("numeric", description.numeric),
+            ("categorical", description.categorical),
+        )
+        if items
+    }
+    found = {
+        item.name: item.shape[1] if len(item.shape) == 2 else None for item in session.get_inputs()
+    }
+    same = found.keys() == expected.keys() and all(
+        not isinstance(found[name], int) or found[name] == width for name, width in expected.items()
+    )
+    require(same, f"{path}: inputs", found, f"must be {expected}")

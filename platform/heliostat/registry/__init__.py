@@ -1,0 +1,1 @@
+"""Runs, model versions, packages, signatures: what was trained and whether to trust it."""

@@ -1,0 +1,152 @@
+"""The description inside every model package: what goes in, what comes out, which features.
+
+A package is one directory::
+
+    model.json            this description
+    model.onnx            inputs ``numeric`` float32 (B, N), ``categorical`` int64 (B, C);
+                          output float32 (B,) or (B, K); NaN in numeric means missing
+    weights.safetensors   the same weights, for training on
+    card.md               the model card, for people
+    gates.json            what the evaluation measured and which gates passed
+    lineage.json          recipe, data versions, code revision, environment, run
+    model.sig             OpenSSF model-signing signature over all of the above
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from heliostat.config import require
+from heliostat.errors import ConfigError
+
+FORMAT = 1
+
+MISSING_CODE = 0
+"""Code of a missing category in the ``categorical`` input."""
+
+UNKNOWN_CODE = 1
+"""Code of a category that training never saw; known ones count from 2 in vocabulary order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInput:
+    """One column that the model reads, by its feature or request name."""
+
+    name: str
+
+    kind: Literal["numeric", "categorical"]
+
+    vocabulary: tuple[str, ...] = ()
+    """Known categories, in code order; empty for numeric inputs."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.kind == "categorical" or not self.vocabulary,
+            f"input {self.name}.vocabulary",
+            self.vocabulary,
+            "must be empty for a numeric input",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureViewReference:
+    """A feature view as plain names: enough to read it online without the feature store."""
+
+    name: str
+    keys: tuple[str, ...]
+    features: tuple[str, ...]
+    ttl_s: float | None
+    """Values older than this are missing; None keeps them for ever."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureServiceReference:
+    """The views a model was trained on, pinned by a digest of their definitions."""
+
+    project: str
+    name: str
+    digest: str
+    views: tuple[FeatureViewReference, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every entity key that a request must carry, in order of first use."""
+        return tuple(dict.fromkeys(key for view in self.views for key in view.keys))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackageDescription:
+    """Everything a server needs to know before it opens the weights."""
+
+    model: str
+    inputs: tuple[ModelInput, ...]
+    """All inputs; numeric and categorical ones keep this order within their tensor."""
+
+    output: str
+    """Name of the answer's tensor."""
+
+    features: FeatureServiceReference | None
+    """Where inputs come from when a request carries only entity keys."""
+
+    @property
+    def numeric(self) -> tuple[ModelInput, ...]:
+        """Inputs of the ``numeric`` tensor, in column order."""
+        return tuple(item for item in self.inputs if item.kind == "numeric")
+
+    @property
+    def categorical(self) -> tuple[ModelInput, ...]:
+        """Inputs of the ``categorical`` tensor, in column order."""
+        return tuple(item for item in self.inputs if item.kind == "categorical")
+
+    def write(self, directory: Path) -> None:
+        """Write ``model.json`` into the directory."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True)
+        (directory / "model.json").write_text(text + "\n", encoding="utf-8")
+
+    @staticmethod
+    def read(directory: Path) -> PackageDescription:
+        """Read ``model.json``; call it only after the signature was verified.
+
+        Raises:
+            ConfigError: The file is missing, no JSON, or of another format version.
+        """
+        path = directory / "model.json"
+        try:
+            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(str(path), str(error), "must be a readable package") from error
+        require(
+            raw.get("format") == FORMAT, f"{path}: format", raw.get("format"), f"must be {FORMAT}"
+        )
+        return PackageDescription(
+            model=raw["model"],
+            inputs=tuple(
+                ModelInput(**{**item, "vocabulary": tuple(item["vocabulary"])})
+                for item in raw["inputs"]
+            ),
+            output=raw["output"],
+            features=_service(raw["features"]),
+        )
+
+
+def _service(raw: Mapping[str, Any] | None) -> FeatureServiceReference | None:
+    if raw is None:
+        return None
+    return FeatureServiceReference(
+        project=raw["project"],
+        name=raw["name"],
+        digest=raw["digest"],
+        views=tuple(
+            FeatureViewReference(
+                name=view["name"],
+                keys=tuple(view["keys"]),
+                features=tuple(view["features"]),
+                ttl_s=view["ttl_s"],
+            )
+            for view in raw["views"]
+        ),
+    )

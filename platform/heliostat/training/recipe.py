@@ -1,0 +1,98 @@
+"""The frozen description of one training: columns, network, optimisation, workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from heliostat.config import reference, require
+from heliostat.training import models
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """Which training rows are held back to choose the best epoch."""
+
+    share: float = 0.1
+    """Share of rows held back, 0 to 0.5; with 0 the last epoch is taken."""
+
+    time_column: str | None = None
+    """Hold back the latest rows by this column, as time flows; None holds back random rows."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.share <= 0.5, "validation.share", self.share, "must lie in 0 to 0.5")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainRecipe:
+    """Everything that decides what is trained, but for the rows themselves."""
+
+    label: str
+    """Column to predict: 0 and 1 (or a boolean) for binary, any number for regression."""
+
+    numeric: tuple[str, ...] = ()
+    """Number columns; null and NaN mean missing."""
+
+    categorical: tuple[str, ...] = ()
+    """Text or integer columns; null means missing."""
+
+    model: Callable[..., Any] = models.tabular
+    """Called as ``model(inputs, **params)`` in each worker; see `models.tabular` for what it
+    must return."""
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `model`."""
+
+    task: Literal["binary", "regression"] = "binary"
+    """Cross-entropy on a probability, or squared error on a number."""
+
+    epochs: int = 6
+
+    batch_size: int = 4096
+    """Rows per step, over all workers together; so results hardly depend on their number."""
+
+    learning_rate: float = 2e-3
+    """Highest value; it rises over the first tenth of all steps, then falls to 0 as a cosine."""
+
+    weight_decay: float = 1e-3
+
+    num_workers: int = 2
+
+    use_gpu: bool = False
+
+    max_failures: int = 2
+    """How often lost workers are replaced; training goes on after the last whole epoch."""
+
+    seed: int = 0
+
+    validation: Validation = field(default_factory=Validation)
+
+    category_min_rows: int = 20
+    """Categories with fewer training rows share the code of unknown ones."""
+
+    unknown_ratio: float = 0.01
+    """Share of categories hidden at random while training, so that unknown ones mean something."""
+
+    def __post_init__(self) -> None:
+        names = (*self.numeric, *self.categorical)
+        require(bool(names), "train.numeric", self.numeric, "must name inputs, or categorical must")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        require(not twice, "train inputs", twice, "must be named once")
+        require(self.label not in names, "train.label", self.label, "must not be an input too")
+        reference(self.model)
+        for name, low in (("epochs", 1), ("batch_size", 1), ("num_workers", 1)):
+            require(getattr(self, name) >= low, f"train.{name}", getattr(self, name), "must be > 0")
+        for name in ("max_failures", "category_min_rows", "weight_decay"):
+            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must be >= 0")
+        require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "must be > 0")
+        require(
+            0 <= self.unknown_ratio < 1,
+            "train.unknown_ratio",
+            self.unknown_ratio,
+            "must be in [0, 1)",
+        )
+        require(
+            self.batch_size >= self.num_workers,
+            "train.batch_size", self.batch_size, "must give each worker a row",
+        )  # fmt: skip
