@@ -1,0 +1,1 @@
+"""What live traffic showed: exposures, late labels, quality; reads what others wrote."""

@@ -1,0 +1,1 @@
+"""The data plane: gateway, variants, split, fallback and evidence."""

@@ -1,0 +1,160 @@
+"""The little of HTTP that our raw ASGI applications need: bodies with limits, JSON answers."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import msgspec
+
+from heliostat.serving.refused import Refused
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = (b"content-type", b"application/json")
+BINARY = (b"content-type", b"application/octet-stream")
+_MAX_HEADERS = 100
+_GZIP_WBITS = zlib.MAX_WBITS | 16
+_MAX_HEADER_BYTES = 32 << 10
+
+encode = msgspec.json.Encoder().encode
+
+
+class Disconnected(Exception):
+    """The client went away before it had sent its request."""
+
+
+def headers(scope: Scope) -> dict[bytes, bytes]:
+    """Return the headers by lower-case name; the first of a repeated one counts.
+
+    Raises:
+        Refused: 431; there are too many, or they are too large together.
+    """
+    pairs: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    if len(pairs) > _MAX_HEADERS:
+        raise Refused(431, f"headers = {len(pairs)}: at most {_MAX_HEADERS}")
+    size = 0
+    found: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        size += len(name) + len(value)
+        found.setdefault(name, value)
+    if size > _MAX_HEADER_BYTES:
+        raise Refused(431, f"headers = {size} bytes: at most {_MAX_HEADER_BYTES}")
+    return found
+
+
+async def read_body(
+    receive: Receive, fields: Mapping[bytes, bytes], *, max_bytes: int, timeout_s: float
+) -> bytes:
+    """Read the whole request body.
+
+    Raises:
+        Refused: 413 if it is longer than `max_bytes`; 408 if it is not complete in time;
+            400 if the declared length is no number.
+        Disconnected: The client went away.
+    """
+    declared = fields.get(b"content-length")
+    if declared is not None:
+        if not declared.isdigit() or len(declared) > 18:
+            raise Refused(400, "header content-length: must be a number of bytes")
+        if int(declared) > max_bytes:
+            raise Refused(413, f"body = {int(declared)} bytes: at most {max_bytes}")
+    try:
+        async with asyncio.timeout(timeout_s):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            body: bytes = message.get("body", b"")
+            if not message.get("more_body", False) and len(body) <= max_bytes:
+                return body
+            parts, size = [body], len(body)
+            while message.get("more_body", False) and size <= max_bytes:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+    except TimeoutError as error:
+        raise Refused(408, f"body: must be complete within {timeout_s:g} s") from error
+    if size > max_bytes:
+        raise Refused(413, f"body: at most {max_bytes} bytes")
+    return b"".join(parts)
+
+
+def decompress(body: bytes, fields: Mapping[bytes, bytes], *, max_bytes: int) -> bytes:
+    """Undo the body's content encoding.
+
+    Raises:
+        Refused: 400 if it is broken; 413 if it unpacks to more than `max_bytes`; 415 for
+            another encoding than gzip and deflate.
+    """
+    encoding = fields.get(b"content-encoding", b"identity").strip().lower()
+    if encoding in (b"identity", b""):
+        return body
+    if encoding not in (b"gzip", b"x-gzip", b"deflate"):
+        raise Refused(415, "header content-encoding: must be gzip or deflate")
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS if encoding == b"deflate" else _GZIP_WBITS)
+    try:
+        plain = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise Refused(400, f"body: must be {encoding.decode()}; {error}") from error
+    if len(plain) > max_bytes:
+        raise Refused(413, f"body: at most {max_bytes} bytes when unpacked")
+    if not unpacker.eof or unpacker.unused_data:
+        raise Refused(400, f"body: must be one whole {encoding.decode()} stream")
+    return plain
+
+
+async def answer(
+    send: Send, status: int, body: bytes, fields: Sequence[tuple[bytes, bytes]]
+) -> None:
+    """Send a whole answer with these headers and its length."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [length, *fields]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_json(
+    send: Send, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send a whole answer that is JSON."""
+    await answer(send, status, body, [JSON, *extra])
+
+
+async def send_refusal(
+    send: Send, refused: Refused, extra: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send the refusal as ``{"error": message}``."""
+    if refused.retry_after_s is not None:
+        extra = [*extra, (b"retry-after", b"%d" % refused.retry_after_s)]
+    if refused.status in (408, 413):
+        # What is left of the body is not read, so the connection cannot be used again.
+        extra = [*extra, (b"connection", b"close")]
+    await send_json(send, refused.status, encode({"error": refused.message}), extra)
+
+
+async def lifespan(
+    receive: Receive,
+    send: Send,
+    start: Callable[[], Awaitable[None]],
+    stop: Callable[[], Awaitable[None]],
+) -> None:
+    """Answer the lifespan scope: start once, stop at the end."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                await start()
+            except Exception as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                raise
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

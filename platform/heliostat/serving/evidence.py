@@ -1,0 +1,161 @@
+"""Gathers evidence in the gateway: counts, latencies and paired scores per model and epoch."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+
+import msgspec
+
+from heliostat.rollout.evidence import (
+    LATENCY_EDGES_MS,
+    EvidenceReport,
+    PairedScore,
+    VariantCounts,
+)
+from heliostat.rollout.policy import ModelPolicy
+
+_EPOCHS_KEPT = 3
+_MAX_UNITS = 500_000
+
+
+class _Version:
+    __slots__ = ("errors", "latency", "requests", "units")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.errors = 0
+        self.units = 0
+        self.latency = [0] * (len(LATENCY_EDGES_MS) + 1)
+
+
+class _Epoch:
+    """What was seen of one model under one epoch since the last report."""
+
+    __slots__ = ("pairs", "rollout_id", "seen", "versions")
+
+    def __init__(self, rollout_id: str | None) -> None:
+        self.rollout_id = rollout_id
+        self.versions: dict[str, _Version] = {}
+        self.pairs: list[PairedScore] = []
+        self.seen: set[int] = set()
+
+
+class Gatherer:
+    """Adds up what one gateway sees; `take` hands it over as reports and begins again."""
+
+    def __init__(self, gateway: str) -> None:
+        self._gateway = gateway
+        self._sequence = 0
+        self._models: dict[str, dict[int, _Epoch]] = {}
+
+    def count(
+        self,
+        policy: ModelPolicy,
+        epoch: int,
+        version: str,
+        *,
+        unit: str,
+        latency_ms: float | None,
+        failed: bool,
+    ) -> None:
+        """Count one request that was assigned to a version.
+
+        Args:
+            latency_ms: The version's own answer time; None if another version answered.
+            failed: Whether the version did not answer well in time.
+        """
+        gathered = self._epoch(policy, epoch)
+        counts = gathered.versions.get(version)
+        if counts is None:
+            counts = gathered.versions[version] = _Version()
+        counts.requests += 1
+        counts.errors += failed
+        if latency_ms is not None:
+            counts.latency[bisect_left(LATENCY_EDGES_MS, latency_ms)] += 1
+        name = hash(unit)
+        if name not in gathered.seen and len(gathered.seen) < _MAX_UNITS:
+            gathered.seen.add(name)
+            counts.units += 1
+
+    def pair(self, policy: ModelPolicy, epoch: int, pair: PairedScore) -> None:
+        """Add the scores of both versions for one row."""
+        self._epoch(policy, epoch).pairs.append(pair)
+
+    def take(self) -> list[EvidenceReport]:
+        """Return what came since the last call, one report per model and epoch."""
+        reports = []
+        for model, epochs in self._models.items():
+            for epoch, gathered in epochs.items():
+                if not gathered.versions and not gathered.pairs:
+                    continue
+                reports.append(
+                    EvidenceReport(
+                        gateway=self._gateway,
+                        sequence=self._sequence,
+                        model=model,
+                        rollout_id=gathered.rollout_id,
+                        epoch=epoch,
+                        counts=tuple(
+                            VariantCounts(
+                                version=version,
+                                requests=counts.requests,
+                                errors=counts.errors,
+                                units=counts.units,
+                                latency=tuple(counts.latency),
+                            )
+                            for version, counts in gathered.versions.items()
+                        ),
+                        pairs=tuple(gathered.pairs),
+                    )
+                )
+                self._sequence += 1
+                gathered.versions = {}
+                gathered.pairs = []
+        return reports
+
+    def _epoch(self, policy: ModelPolicy, epoch: int) -> _Epoch:
+        epochs = self._models.setdefault(policy.model, {})
+        gathered = epochs.get(epoch)
+        if gathered is None:
+            gathered = epochs[epoch] = _Epoch(policy.rollout_id)
+            idle = [
+                old for old in sorted(epochs)[:-_EPOCHS_KEPT]
+                if not epochs[old].versions and not epochs[old].pairs
+            ]  # fmt: skip
+            for old in idle:
+                del epochs[old]
+        return gathered
+
+
+class Outbox:
+    """Reports that wait until the controller has acknowledged them, oldest first.
+
+    Bounded: when the controller is gone for long, the oldest are dropped and counted, and
+    the gap shows to the receiver as missing sequence numbers.
+    """
+
+    def __init__(self, *, max_reports: int = 600, batch: int = 60) -> None:
+        self._reports: deque[EvidenceReport] = deque()
+        self._max_reports = max_reports
+        self._batch = batch
+        self.num_dropped = 0
+
+    def put(self, reports: list[EvidenceReport]) -> None:
+        """Add reports."""
+        self._reports.extend(reports)
+        while len(self._reports) > self._max_reports:
+            self._reports.popleft()
+            self.num_dropped += 1
+
+    def next_batch(self) -> tuple[bytes, int] | None:
+        """Return the JSON list to send next and its last sequence number."""
+        if not self._reports:
+            return None
+        batch = [report.to_dict() for report in list(self._reports)[: self._batch]]
+        return msgspec.json.encode(batch), batch[-1]["sequence"]
+
+    def acknowledged(self, sequence: int) -> None:
+        """Forget the reports up to and including this sequence number."""
+        while self._reports and self._reports[0].sequence <= sequence:
+            self._reports.popleft()

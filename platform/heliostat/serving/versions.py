@@ -1,0 +1,266 @@
+"""Model versions that a gateway holds, verified, and the snapshot that answers requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from heliostat import telemetry
+from heliostat.errors import nearest
+from heliostat.inference.predictor import Predictor, read_verified
+from heliostat.registry.package import FeatureServiceReference, PackageDescription
+from heliostat.rollout.policy import ModelPolicy, Policy, Variant
+from heliostat.serving import protocol
+from heliostat.serving.refused import Refused, bad
+
+
+class FeatureReader(Protocol):
+    """Reads online features; `heliostat.features.online.OnlineReader` is one."""
+
+    def read(self, keys: Mapping[str, Sequence[Any]], at: datetime | None) -> dict[str, list[Any]]:
+        """Return feature name to one value per row, None where it is missing."""
+        ...
+
+
+OpenReader = Callable[[FeatureServiceReference], FeatureReader]
+
+
+class Features:
+    """The online features of one feature service, opened when they are first read."""
+
+    def __init__(self, reference: FeatureServiceReference, open_reader: OpenReader) -> None:
+        self.reference = reference
+        self._open_reader = open_reader
+        self._reader: FeatureReader | None = None
+
+    def read(self, keys: Mapping[str, Sequence[Any]], at: datetime | None) -> dict[str, list[Any]]:
+        """Read one row of features per key.
+
+        Raises:
+            Refused: 503; the online store cannot be read now.
+        """
+        try:
+            if self._reader is None:
+                self._reader = self._open_reader(self.reference)
+            return self._reader.read(keys, at)
+        except Exception as error:
+            # Whatever goes wrong in the store, the client is not at fault and may come again.
+            self._reader = None
+            telemetry.event("features.unreadable", problem=repr(error)[:300])
+            raise Refused(
+                503, "features: the online store cannot be read now", retry_after_s=1
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedVersion:
+    """One verified version: what it needs, and its predictor if it answers in this process."""
+
+    description: PackageDescription
+    predictor: Predictor | None
+    features: Features | None
+    inputs: frozenset[str]
+    numeric: tuple[str, ...]
+    request_tensors: tuple[str, ...]
+    """What to send instead of all inputs: entity keys, then inputs that no view delivers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedModel:
+    """A model's policy and its versions, in the same order; None for an unusable variant."""
+
+    policy: ModelPolicy
+    epoch: int
+    versions: tuple[LoadedVersion | None, ...]
+    stable: LoadedVersion
+    accepted: frozenset[str]
+    by_keys: frozenset[str]
+
+    def index_of(self, version: str) -> int | None:
+        """Index of the variant with this version, if the policy names it."""
+        for index, variant in enumerate(self.policy.variants):
+            if variant.version == version:
+                return index
+        return None
+
+    def bind(self, given: Mapping[str, Sequence[Any]]) -> bool:
+        """Check the names and kinds of a request's tensors; say whether it came by keys.
+
+        Raises:
+            Refused: 400; neither all inputs nor exactly the entity keys.
+        """
+        names = given.keys()
+        by_keys = names == self.by_keys
+        if by_keys or names == self.stable.inputs:
+            for name in self.stable.numeric:
+                if name in given:
+                    protocol.check_numbers(name, given[name])
+            return by_keys
+        for name in names:
+            if name not in self.accepted:
+                raise bad("inputs", name, f"is not a tensor; {nearest(name, self.accepted)}")
+        keys = ", ".join(self.stable.request_tensors)
+        rule = "must be all model inputs" + (f" or exactly {keys}" if self.by_keys else "")
+        missing = [name for name in self._wanted(names) if name not in names]
+        raise bad(
+            "inputs", sorted(names), rule + (f"; missing {', '.join(missing)}" if missing else "")
+        )
+
+    def _wanted(self, names: Any) -> Sequence[str]:
+        if self.by_keys and any(name in self.by_keys for name in names):
+            return self.stable.request_tensors
+        return [item.name for item in self.stable.description.inputs]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """Everything that answers requests under one epoch; swapped as a whole."""
+
+    policy: Policy
+    models: Mapping[str, ServedModel]
+
+
+class Row:
+    """The values of one request: what was given, and features, read at most once each."""
+
+    __slots__ = ("_at", "_given", "_read", "by_keys")
+
+    def __init__(self, given: Mapping[str, list[Any]], by_keys: bool, at: datetime | None) -> None:
+        self._given = given
+        self.by_keys = by_keys
+        self._at = at
+        self._read: dict[int, dict[str, list[Any]]] = {}
+
+    @property
+    def given(self) -> Mapping[str, list[Any]]:
+        """The tensors of the request."""
+        return self._given
+
+    def features(self, version: LoadedVersion) -> Mapping[str, list[Any]]:
+        """Feature values of the version's own views; equal references share one read."""
+        if not self.by_keys or version.features is None:
+            return {}
+        key = id(version.features)
+        values = self._read.get(key)
+        if values is None:
+            reference = version.features.reference
+            keys = {name: self._given[name] for name in reference.keys}
+            values = self._read[key] = version.features.read(keys, self._at)
+        return values
+
+    def columns(self, version: LoadedVersion) -> Mapping[str, list[Any]]:
+        """All inputs of the version.
+
+        Raises:
+            KeyError: The version needs what the request does not hold.
+        """
+        given = self._given
+        if not self.by_keys:
+            if version.inputs == given.keys():
+                return given
+            return {name: given[name] for name in version.inputs}
+        read = self.features(version)
+        return {name: read[name] if name in read else given[name] for name in version.inputs}
+
+
+class Loader:
+    """Builds snapshots; verifies and loads what the last one did not hold yet."""
+
+    def __init__(self, keys_dir: Path, open_reader: OpenReader) -> None:
+        self._keys_dir = keys_dir
+        self._open_reader = open_reader
+        self._predictors: dict[str, Predictor] = {}
+        self._descriptions: dict[str, PackageDescription] = {}
+        self._features: dict[FeatureServiceReference, Features] = {}
+
+    def load(self, policy: Policy) -> Snapshot:
+        """Make everything ready for the policy. Takes time: call it in a thread, one at a time.
+
+        A variant on trial that cannot be loaded becomes None: its requests then count as
+        its errors, and the stable version answers them.
+
+        Raises:
+            HeliostatError: A stable version cannot be verified or loaded.
+        """
+        models = {name: self._model(model, policy.epoch) for name, model in policy.models.items()}
+        self._forget(policy)
+        return Snapshot(policy=policy, models=models)
+
+    def _model(self, policy: ModelPolicy, epoch: int) -> ServedModel:
+        stable = self._version(policy.stable)
+        versions: list[LoadedVersion | None] = [stable]
+        for variant in policy.variants[1:]:
+            try:
+                versions.append(self._version(variant))
+            except Exception as error:  # noqa: BLE001
+                telemetry.event(
+                    "variant.unusable",
+                    model=policy.model, version=variant.version, problem=str(error)[:300],
+                )  # fmt: skip
+                versions.append(None)
+        by_keys = frozenset(stable.request_tensors) if stable.features else frozenset()
+        return ServedModel(
+            policy=policy,
+            epoch=epoch,
+            versions=tuple(versions),
+            stable=stable,
+            accepted=stable.inputs | by_keys,
+            by_keys=by_keys,
+        )
+
+    def _version(self, variant: Variant) -> LoadedVersion:
+        digest, path = variant.package_digest, Path(variant.package_path)
+        predictor = None
+        if variant.placement == "in_process":
+            predictor = self._predictors.get(digest)
+            if predictor is None:
+                predictor = Predictor.load(path, self._keys_dir, digest=digest)
+                self._predictors[digest] = predictor
+            description = predictor.description
+        else:
+            known = self._descriptions.get(digest)
+            if known is None:
+                known = self._descriptions[digest] = read_verified(path, self._keys_dir, digest)
+            description = known
+        return _loaded(description, predictor, self._open(description.features))
+
+    def _open(self, reference: FeatureServiceReference | None) -> Features | None:
+        if reference is None:
+            return None
+        features = self._features.get(reference)
+        if features is None:
+            features = self._features[reference] = Features(reference, self._open_reader)
+        return features
+
+    def _forget(self, policy: Policy) -> None:
+        """Let go of what the policy does not name, so that memory returns to what it needs."""
+        variants = [v for model in policy.models.values() for v in model.variants]
+        in_process = {v.package_digest for v in variants if v.placement == "in_process"}
+        isolated = {v.package_digest for v in variants if v.placement == "isolated"}
+        self._predictors = {k: v for k, v in self._predictors.items() if k in in_process}
+        self._descriptions = {k: v for k, v in self._descriptions.items() if k in isolated}
+
+
+def _loaded(
+    description: PackageDescription, predictor: Predictor | None, features: Features | None
+) -> LoadedVersion:
+    inputs = [item.name for item in description.inputs]
+    tensors: tuple[str, ...] = ()
+    if features is not None:
+        delivered = {name for view in features.reference.views for name in view.features}
+        tensors = tuple(
+            dict.fromkeys(
+                [*features.reference.keys, *(name for name in inputs if name not in delivered)]
+            )
+        )
+    return LoadedVersion(
+        description=description,
+        predictor=predictor,
+        features=features,
+        inputs=frozenset(inputs),
+        numeric=tuple(item.name for item in description.numeric),
+        request_tensors=tensors,
+    )
