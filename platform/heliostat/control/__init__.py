@@ -1,0 +1,1 @@
+"""The rollout controller: carries out what `rollout` decides, and answers about it."""

@@ -1,0 +1,104 @@
+"""Puts the controller's parts together inside a Serve replica."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heliostat import telemetry
+from heliostat.access import seal as access_seal
+from heliostat.config import require
+from heliostat.control.api import ControlApp
+from heliostat.control.controller import Controller
+from heliostat.control.loop import Loop
+from heliostat.errors import ConfigError, nearest
+from heliostat.store.events import EventLog
+from heliostat.store.home import Home
+from heliostat.store.leases import Leases
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlSettings:
+    """Settings of the control application."""
+
+    home: str
+    """Absolute path of the platform's state folder."""
+
+    endpoint: str = "http://127.0.0.1:8000"
+    """Base URL of the ingress, as reached from this machine."""
+
+    tracking_uri: str = "http://127.0.0.1:5000"
+    """MLflow's address."""
+
+    def __post_init__(self) -> None:
+        require(Path(self.home).is_absolute(), "control.home", self.home, "must be absolute")
+        for name in ("endpoint", "tracking_uri"):
+            require(bool(getattr(self, name)), f"control.{name}", "", "must not be empty")
+
+    @staticmethod
+    def from_args(args: Mapping[str, Any]) -> ControlSettings:
+        """Build settings from the ``args`` of a Serve application.
+
+        Raises:
+            ConfigError: A key is unknown (with the nearest right one) or missing, or a
+                value is no text.
+        """
+        names = [field.name for field in dataclasses.fields(ControlSettings)]
+        for key, value in args.items():
+            require(key in names, "args", key, "is not a setting", breaks=nearest(key, names))
+            require(isinstance(value, str), f"args.{key}", value, "must be text")
+        if "home" not in args:
+            raise ConfigError("args", sorted(args), "must have 'home'")
+        return ControlSettings(**args)
+
+
+def make(settings: ControlSettings) -> ControlApp:
+    """Build the application of this process; its lifespan starts the controller's loop."""
+    from heliostat.control.serve_plane import RegistryVersions, ServePlane
+
+    telemetry.configure("control")
+    home = Home(root=Path(settings.home))
+    controller = Controller(
+        EventLog(home.state_db),
+        Leases(home.state_db),
+        ServePlane(home.root, settings.endpoint.rstrip("/")),
+        RegistryVersions(settings.tracking_uri, home),
+        holder=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+    )
+    seal = access_seal.load_or_create(home.keys / "gateway.key")
+    return ControlApp(controller, Loop(controller), seal)
+
+
+def application(args: dict[str, Any]) -> Any:
+    """Build the Serve application; `serve_apps.control:build` calls it.
+
+    Raises:
+        ConfigError: An argument is unknown, missing or of another type.
+    """
+    from ray import serve
+
+    settings = ControlSettings.from_args(args)
+
+    def start_control() -> Any:
+        return make(settings)
+
+    # One replica: the lease would keep a second one idle. It shares the machine with the
+    # work it controls, so Ray must not refuse to place it because all CPUs are reserved.
+    deployment = serve.deployment(
+        name="control",
+        num_replicas=1,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=100,
+        health_check_period_s=2.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=10.0,
+        logging_config={"enable_access_log": False},
+    )
+    return deployment(serve.ingress(start_control)()).bind()

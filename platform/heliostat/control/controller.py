@@ -1,0 +1,222 @@
+"""The single writer that carries out rollouts; every step may be killed and is done again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from heliostat import telemetry
+from heliostat.control.actions import Actions
+from heliostat.control.policies import Policies
+from heliostat.rollout import decide as rules
+from heliostat.rollout.evidence import EvidenceReport
+from heliostat.rollout.gathered import Gathering
+from heliostat.rollout.known import Evidence
+from heliostat.rollout.protocols import Plane, Versions
+from heliostat.rollout.state import ModelState, RolloutState, fold
+from heliostat.store.events import Event, EventLog
+from heliostat.store.leases import Fence, LeaseLost, Leases
+
+LEASE = "rollout-controller"
+LEASE_TTL_S = 5.0
+
+_TOLD = frozenset(
+    {"rollout_id", "version", "step", "percent", "epoch", "outcome", "because", "error"}
+)
+"""Fields of a recorded event that the process's own log repeats."""
+
+
+def stream(model: str) -> str:
+    """Name of the event stream that holds one model's deployments and rollouts."""
+    return f"model/{model}"
+
+
+class Controller:
+    """Folds each model's events, asks `rollout.decide` and acts; safe for threads.
+
+    It acts only while it holds the lease, and each write proves that. Everything it knows
+    is in the event log. Evidence is stored with each decision: a restart loses only what
+    came since, which costs time and never passes a gate.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        leases: Leases,
+        plane: Plane,
+        versions: Versions,
+        *,
+        holder: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Hold what it acts through; nothing is read or done yet.
+
+        Args:
+            log: Where everything that happened is written, on the same clock.
+            leases: Decides which controller may write.
+            plane: Carries traffic.
+            versions: Finds model versions.
+            holder: Unique name of this process.
+            clock: Seconds since 1970.
+        """
+        self.log = log
+        self.versions = versions
+        self.policies = Policies(log)
+        self.clock = clock
+        self._leases = leases
+        self._actions = Actions(self.record, self.policies, plane, versions, self.fence)
+        self._holder = holder
+        self._fence: Fence | None = None
+        self._renewed_at = 0.0
+        self._states: dict[str, ModelState] = {}
+        self._gatherings: dict[str, Gathering] = {}
+        self._taken_over: set[str] = set()
+        self._decisions: dict[str, rules.Decision] = {}
+        self._lock = threading.RLock()
+
+    def lead(self) -> bool:
+        """Take or renew the lease; on taking it, bring the last policy back to the gateways.
+
+        Returns:
+            Whether this controller may act now.
+        """
+        now = self.clock()
+        if self._fence is not None and now - self._renewed_at < LEASE_TTL_S / 4:
+            return True
+        fence = self._leases.acquire(LEASE, self._holder, LEASE_TTL_S, now)
+        self._renewed_at = now
+        taken = fence is not None and fence != self._fence
+        self._fence = fence
+        if taken:
+            telemetry.event("controller.leads", holder=self._holder)
+            self.republish()
+        return fence is not None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this controller held the lease when it last asked."""
+        return self._fence is not None
+
+    def fence(self) -> Fence:
+        """Return the proof of holding the lease.
+
+        Raises:
+            LeaseLost: This controller does not hold it.
+        """
+        if self._fence is None:
+            raise LeaseLost("this controller does not hold the lease")
+        return self._fence
+
+    def republish(self) -> None:
+        """Hand the current policy to the plane again, in case it was lost there.
+
+        Not before the candidates in it are up: they may have been lost together.
+        """
+        policy = self.policies.current()
+        if policy is not None and self._taken_over.issuperset(
+            part.rollout_id for part in policy.models.values() if part.rollout_id
+        ):
+            self._actions.republish()
+
+    def resign(self) -> None:
+        """Give the lease up, so that another controller need not wait for its end."""
+        self._leases.release(LEASE, self._holder)
+        self._fence = None
+
+    def models(self) -> list[str]:
+        """Names of all models that were ever deployed."""
+        return [name.removeprefix("model/") for name in self.log.streams("model/")]
+
+    def state(self, model: str) -> ModelState:
+        """Return where a model stands, by all events up to now."""
+        with self._lock:
+            known = self._states.get(model, ModelState(model=model))
+            state = fold(known, self.log.read(stream(model), after=known.version))
+            self._states[model] = state
+            return state
+
+    def record(self, model: str, kind: str, payload: dict[str, Any], **more: Any) -> Event:
+        """Append to a model's stream under the lease.
+
+        Raises:
+            LeaseLost: This controller does not lead.
+            Conflict: As for `EventLog.append`.
+        """
+        event = self.log.append(stream(model), kind, payload, fence=self.fence(), **more)
+        telemetry.event(kind, model=model, **{key: payload[key] for key in payload if key in _TOLD})
+        return event
+
+    def report(self, reports: Sequence[EvidenceReport]) -> int:
+        """Add gateway reports to the rollouts they belong to; returns how many were new."""
+        new = 0
+        for report in reports:
+            rollout = self.state(report.model).rollout
+            if rollout is not None and rollout.rollout_id == report.rollout_id:
+                with self._lock:
+                    new += self._gathering(rollout).report(report, self.clock())
+        return new
+
+    def label(self, labels: Sequence[tuple[str, float]]) -> int:
+        """Add true outcomes by request id; returns how many completed a pair."""
+        with self._lock:
+            now = self.clock()
+            return sum(gathering.labels(labels, now) for gathering in self._gatherings.values())
+
+    def evidence(self, rollout: RolloutState) -> Evidence | None:
+        """What was gathered of a rollout in this process; None if nothing ever was."""
+        with self._lock:
+            gathering = self._gatherings.get(rollout.rollout_id)
+            return None if gathering is None else gathering.evidence()
+
+    def decision(self, rollout_id: str) -> rules.Decision | None:
+        """What was last decided about a rollout in this process."""
+        return self._decisions.get(rollout_id)
+
+    def step(self, model: str) -> bool:
+        """Do at most one thing for a model; returns whether anything was done.
+
+        Raises:
+            LeaseLost: Another controller leads now.
+        """
+        state = self.state(model)
+        rollout = state.rollout
+        if rollout is None:
+            return state.deployment is not None and self._actions.deploy(state, self.clock())
+        if state.deployment and not rollout.abort_reason and not rollout.outcome:
+            self._actions.about(
+                rollout,
+                "abort_requested",
+                because=f"version {state.deployment.version} is deployed at once",
+            )
+            return True
+        if rollout.rollout_id not in self._taken_over:
+            self._actions.bring_up(rollout)
+            self._taken_over.add(rollout.rollout_id)
+            self.republish()
+        with self._lock:
+            evidence = self._gathering(rollout).evidence()
+        decision = rules.decide(rollout, evidence, self.clock())
+        self._decisions[rollout.rollout_id] = decision
+        return any(
+            self._actions.carry_out(state, rollout, decision, action, evidence)
+            for action in decision.actions
+        )
+
+    def _gathering(self, rollout: RolloutState) -> Gathering:
+        known = self._gatherings.get(rollout.rollout_id)
+        if known is None:
+            model = rollout.plan.model
+            # The last ended rollout of the model is kept until the next one for its late labels.
+            for old, gathering in list(self._gatherings.items()):
+                if gathering.model == model:
+                    del self._gatherings[old]
+            known = self._gatherings[rollout.rollout_id] = Gathering(
+                rollout_id=rollout.rollout_id,
+                model=model,
+                stable=rollout.stable,
+                candidate=rollout.plan.candidate,
+                earlier=rollout.evidence,
+            )
+        return known
