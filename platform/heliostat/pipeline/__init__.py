@@ -1,0 +1,1 @@
+"""Stages joined into one run: from source files to a version that earned its traffic."""

@@ -1,0 +1,48 @@
+"""What a job knows of the platform it runs on, read once from its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from heliostat.errors import ConfigError
+from heliostat.store.home import Home
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Connection:
+    """Addresses of the platform's parts."""
+
+    home: Home
+    endpoint: str
+    tracking_uri: str
+    dashboard_url: str
+
+    revision: str
+    """Revision of the code that runs, recorded with everything it makes."""
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str]) -> Connection:
+        """Read the variables that ``heliostat env`` prints and ``heliostat submit`` sets.
+
+        Raises:
+            ConfigError: One of them is missing.
+        """
+
+        def need(name: str) -> str:
+            value = environment.get(name)
+            if not value:
+                raise ConfigError(
+                    name, value, "must be set for a job",
+                    next_step='Run: heliostat up && eval "$(heliostat env)"',
+                )  # fmt: skip
+            return value
+
+        return Connection(
+            home=Home(root=Path(need("HELIOSTAT_HOME"))),
+            endpoint=need("HELIOSTAT_ENDPOINT"),
+            tracking_uri=need("MLFLOW_TRACKING_URI"),
+            dashboard_url=need("HELIOSTAT_DASHBOARD"),
+            revision=environment.get("HELIOSTAT_REVISION", "unknown"),
+        )

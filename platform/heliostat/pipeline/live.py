@@ -1,0 +1,276 @@
+"""The stages that touch live traffic: fill the online store, deploy, and run the canary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from heliostat.control.client import ControlClient
+from heliostat.data.tables import Catalog
+from heliostat.errors import HeliostatError
+from heliostat.features import offline
+from heliostat.features.definitions import EVENT_TIMESTAMP
+from heliostat.features.materialize import Timeline, materialize
+from heliostat.features.online import OnlineWriter
+from heliostat.inference.predictor import Predictor
+from heliostat.monitoring import exposures
+from heliostat.pipeline import canary, examples, parity, world
+from heliostat.pipeline.canary import CanaryOutcome
+from heliostat.pipeline.connection import Connection
+from heliostat.pipeline.progress import Reporter
+from heliostat.pipeline.recipe import PipelineRecipe
+from heliostat.pipeline.replay import Example
+from heliostat.pipeline.versions import Trained
+from heliostat.training import scoring
+
+if TYPE_CHECKING:
+    import polars as pl
+
+EXPOSURES_LIMIT_S = 15.0
+"""Longest wait until the gateways have written the last exposures."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replayed:
+    """Everything that a canary on replayed traffic showed."""
+
+    outcome: CanaryOutcome
+    features: parity.ParityReport
+    """Features that gateways logged against those computed offline."""
+
+    scores: parity.ParityReport
+    """Scores that were answered against those of the answering version, computed offline."""
+
+    num_exposures: int
+    rows: pl.DataFrame
+    """One row per request: id, label (null if none), the answer, and both versions' scores."""
+
+    sample: Example
+    """The last example, for people who want to ask by hand."""
+
+
+def fill_online(
+    recipe: PipelineRecipe, connection: Connection, catalog: Catalog, reporter: Reporter
+) -> None:
+    """Bring the online store to the moment at which the replay starts, and not beyond."""
+    writer = OnlineWriter(connection.home.online_db, recipe.service.project)
+    writer.clear(recipe.service.views)
+    report = materialize(
+        recipe.service,
+        catalog,
+        writer,
+        start=None,
+        end=recipe.replay.period.start_at,
+        now=datetime.now(UTC),
+    )
+    reporter.line(
+        "materialize",
+        f"{sum(report.rows.values()):,} entities online, as known at {recipe.replay.period.start}",
+    )
+
+
+def deploy(
+    recipe: PipelineRecipe, connection: Connection, version: str, reporter: Reporter
+) -> None:
+    """Make a version stable, and wait until the gateways answer with it."""
+    control = ControlClient(endpoint=connection.endpoint)
+    began = time.monotonic()
+    control.deploy(recipe.model, version)
+    reporter.line(
+        "deploy",
+        f"{recipe.model} version {version} answers, after {time.monotonic() - began:.1f} s",
+    )
+
+
+def run_canary(
+    recipe: PipelineRecipe,
+    connection: Connection,
+    catalog: Catalog,
+    *,
+    stable: Trained,
+    candidate: Trained,
+    run_id: str,
+    reporter: Reporter,
+) -> Replayed:
+    """Replay the sealed period as live traffic while the candidate earns it, then check all.
+
+    Args:
+        recipe: Whose replay and canary are run.
+        connection: The platform.
+        catalog: Unsealed: the replay may open what it reveals.
+        stable: The version that answers now.
+        candidate: The version on trial.
+        run_id: Unique to this run; part of every request id.
+        reporter: Told progress and events.
+    """
+    reporter.line("canary", "preparing the replay")
+    period = recipe.replay.period
+    replayed = Catalog(catalog.root / "replay")
+    versions = _reveal(recipe, catalog, replayed, run_id)
+    timeline = Timeline(
+        recipe.service, replayed, start=period.start_at, end=period.end_at, versions=versions
+    )
+    writer = OnlineWriter(connection.home.online_db, recipe.service.project)
+    given_rows = examples.entities(recipe, catalog.read(recipe.examples.table), period)
+    labels = _sealed_labels(recipe, catalog)
+    prefix = f"{run_id}."
+    given = canary.examples(recipe, given_rows.rename({EVENT_TIMESTAMP: recipe.examples.time}))
+    reporter.line("canary", f"{len(given):,} requests from {period.start} on, in order of time")
+    plan = replace(recipe.canary, model=recipe.model, candidate=candidate.version)
+    outcome = canary.run(
+        recipe,
+        plan=plan,
+        given=given,
+        publish=lambda moment: sum(timeline.advance(writer, moment).values()),
+        labels=_late_labels(recipe, given_rows, labels, prefix),
+        request_prefix=prefix,
+        control=ControlClient(endpoint=connection.endpoint),
+        endpoint=connection.endpoint,
+        reporter=reporter,
+    )
+    reporter.line("canary", "comparing online with offline")
+    expected = offline.training_set(recipe.service, given_rows, replayed, versions=versions)
+    return _checked(
+        recipe, connection, outcome, expected, labels, (stable, candidate), prefix, given[-1]
+    )
+
+
+def _sealed_labels(recipe: PipelineRecipe, catalog: Catalog) -> pl.DataFrame:
+    table = next(item for item in recipe.derived if item.name == recipe.examples.labels)
+    name = table.replay_name if table.replayed_by is not None else table.name
+    return catalog.read(name)
+
+
+def _late_labels(
+    recipe: PipelineRecipe, given: pl.DataFrame, labels: pl.DataFrame, prefix: str
+) -> list[world.LateLabel]:
+    spec = recipe.examples
+    rows = given.select(spec.id).join(labels, on=spec.id).select(spec.id, spec.known_at, spec.label)
+    return [
+        world.LateLabel(known_at=known_at, request_id=f"{prefix}{row_id}", label=float(label))
+        for row_id, known_at, label in rows.iter_rows()
+    ]
+
+
+def _reveal(
+    recipe: PipelineRecipe, catalog: Catalog, replayed: Catalog, run_id: str
+) -> dict[str, int]:
+    """Compute every view over all rows, the sealed ones included, into tables of their own."""
+    tables = examples.revealed(recipe, catalog)
+    return {
+        view.name: replayed.write(
+            view.table, view.compute(tables).select(view.columns), run_id=run_id
+        )
+        for view in recipe.service.views
+    }
+
+
+def _checked(
+    recipe: PipelineRecipe,
+    connection: Connection,
+    outcome: CanaryOutcome,
+    expected: pl.DataFrame,
+    labels: pl.DataFrame,
+    versions: tuple[Trained, Trained],
+    prefix: str,
+    sample: Example,
+) -> Replayed:
+    import polars as pl
+
+    spec = recipe.examples
+    names = [feature.name for feature in recipe.service.features]
+    ids = expected[spec.id].cast(pl.String).to_list()
+    offline_rows = dict(zip(ids, expected.select(names).iter_rows(named=True), strict=True))
+    offline_scores = {
+        trained.version: dict(zip(ids, _scores(trained, connection, expected), strict=True))
+        for trained in versions
+    }
+    answered = [answer for answer in outcome.answers if answer.status == 200]
+    logged = _exposures(connection, recipe.model, prefix, len(answered))
+    features = parity.compare(
+        ((record.request_id.removeprefix(prefix), record.features) for record in logged),
+        offline_rows,
+    )
+    scores = parity.compare(
+        (
+            (answer.request_id.removeprefix(prefix), {"score": answer.scores[0]})
+            for answer in answered
+        ),
+        {
+            answer.request_id.removeprefix(prefix): {
+                "score": offline_scores[str(answer.version)][answer.request_id.removeprefix(prefix)]
+            }
+            for answer in answered
+        },
+    )
+    return Replayed(
+        outcome=outcome,
+        features=features,
+        scores=scores,
+        num_exposures=len(logged),
+        rows=_rows(recipe, outcome, ids, offline_scores, labels, prefix),
+        sample=sample,
+    )
+
+
+def _scores(trained: Trained, connection: Connection, rows: pl.DataFrame) -> list[float]:
+    predictor = Predictor.load(trained.path, connection.home.keys)
+    return [float(score) for score in scoring.score(predictor, rows)]
+
+
+def _exposures(
+    connection: Connection, model: str, prefix: str, wanted: int
+) -> Sequence[exposures.Exposure]:
+    ends = time.monotonic() + EXPOSURES_LIMIT_S
+    while True:
+        found = list(exposures.read(connection.home.spool, model=model, request_prefix=prefix))
+        if len(found) >= wanted or time.monotonic() > ends:
+            break
+        time.sleep(0.5)
+    if len(found) != wanted:
+        raise HeliostatError(
+            f"exposures = {len(found)}: must be as many as the {wanted} answered requests"
+        )
+    return found
+
+
+def _rows(
+    recipe: PipelineRecipe,
+    outcome: CanaryOutcome,
+    ids: list[str],
+    scores: dict[str, dict[str, float]],
+    labels: pl.DataFrame,
+    prefix: str,
+) -> pl.DataFrame:
+    import polars as pl
+
+    spec = recipe.examples
+    (stable, candidate) = scores
+    answers = pl.DataFrame(
+        [
+            {
+                spec.id: answer.request_id.removeprefix(prefix),
+                "request_id": answer.request_id,
+                "status": answer.status,
+                "version": answer.version,
+                "variant": answer.variant,
+                "fallback": answer.fallback,
+                "score": answer.scores[0] if answer.scores else None,
+                "latency_ms": answer.latency_s * 1000,
+            }
+            for answer in outcome.answers
+        ],
+        infer_schema_length=None,
+    )
+    both = pl.DataFrame(
+        {
+            spec.id: ids,
+            "stable_score": [scores[stable][row_id] for row_id in ids],
+            "candidate_score": [scores[candidate][row_id] for row_id in ids],
+        }
+    )
+    known = labels.select(pl.col(spec.id).cast(pl.String), label=spec.label)
+    return answers.join(both, on=spec.id, how="left").join(known, on=spec.id, how="left")

@@ -1,0 +1,227 @@
+"""One run of the pipeline: its stages in order, from source files to the end of a canary."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from heliostat import config
+from heliostat.data.tables import Catalog
+from heliostat.errors import ConfigError, GateRefused, nearest
+from heliostat.features import feast_repository
+from heliostat.lineage import Lineage, Node
+from heliostat.pipeline import examples, live, report, tables, versions
+from heliostat.pipeline.catalog import RunCatalog
+from heliostat.pipeline.connection import Connection
+from heliostat.pipeline.progress import Reporter
+from heliostat.pipeline.recipe import PipelineRecipe
+from heliostat.pipeline.stages import Result, Stages, files_digest
+from heliostat.pipeline.versions import Trained
+from heliostat.registry.tracking import Tracking
+from heliostat.store.stages import StageResults
+from heliostat.training.record import code_digest
+
+ORDER = ("ingest", "features", "materialize", "train", "deploy", "pipeline")
+"""Stages that a job may stop after; the last one is everything."""
+
+OWNER_TAG = "heliostat.job"
+"""Names the job that owns an MLflow run; runs of jobs that are gone are ended."""
+
+
+class Run:
+    """Runs stages of one recipe on one platform; results of finished ones are reused."""
+
+    def __init__(
+        self, recipe: PipelineRecipe, connection: Connection, reporter: Reporter, folder: Path
+    ) -> None:
+        """Prepare a run; nothing is contacted yet.
+
+        Args:
+            recipe: What to run.
+            connection: Where.
+            reporter: Told progress.
+            folder: The uploaded working folder, whose code names the run's results.
+        """
+        self._recipe = recipe
+        self._connection = connection
+        self._reporter = reporter
+        self._run_id = uuid.uuid4().hex[:12]
+        self._tables = connection.home.tables / recipe.model
+        self._tracking = Tracking(connection.tracking_uri)
+        self._lineage = Lineage(connection.home.root / "lineage")
+        self._stages = Stages(
+            results=StageResults(connection.home.state_db),
+            reporter=reporter,
+            code=code_digest([folder / "platform" / "heliostat", folder / "jobs"]),
+        )
+
+    def until(self, stage: str) -> None:
+        """Run every stage up to and including this one.
+
+        Raises:
+            ConfigError: There is no such stage.
+            GateRefused: The evidence does not allow a stage to end well.
+        """
+        if stage not in ORDER:
+            raise ConfigError(
+                "stage", stage, "must be one of the pipeline's", breaks=nearest(stage, ORDER)
+            )
+        import ray
+
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        _quiet_ray_data()
+        last = ORDER.index(stage)
+        self._reporter.line(
+            "pipeline",
+            f"run {self._run_id}, recipe {config.digest(self._recipe)}, "
+            f"code {self._stages.code} (revision {self._connection.revision})",
+        )
+        self._end_orphans()
+        applying: Any = self._applying() if last >= ORDER.index("materialize") else None
+        ingested = self._ingest()
+        if last >= ORDER.index("features"):
+            built = self._features(ingested)
+        if last >= ORDER.index("materialize"):
+            ray.get(applying)
+            live.fill_online(
+                self._recipe, self._connection, self._sealed(built["versions"]), self._reporter
+            )
+        if last >= ORDER.index("train"):
+            stable = self._version("stable", built)
+        if last >= ORDER.index("deploy"):
+            live.deploy(self._recipe, self._connection, stable.version, self._reporter)
+        if stage == "train":
+            self._version("candidate", built)
+        if stage == "pipeline":
+            pinned = {**ingested["versions"], **built["versions"]}
+            self._canary(stable, self._version("candidate", built), pinned)
+
+    def _end_orphans(self) -> None:
+        """End MLflow runs whose job was killed."""
+        from ray.util.state import list_jobs
+
+        alive = {str(job.job_id) for job in list_jobs() if job.status == "RUNNING"}
+        alive.add(self._owner())
+        for run_id in self._tracking.reap(OWNER_TAG, alive):
+            self._reporter.line("pipeline", f"MLflow run {run_id} ended as KILLED: its job is gone")
+
+    def _owner(self) -> str:
+        import ray
+
+        return str(ray.get_runtime_context().get_job_id())
+
+    def _ingest(self) -> Result:
+        inputs = {
+            "sources": [config.to_dict(table) for table in self._recipe.sources],
+            "files": [files_digest(table.source.paths) for table in self._recipe.sources],
+            "derived": [config.to_dict(table) for table in self._recipe.derived],
+            "sealed_from": self._recipe.replay.period.start,
+        }
+
+        def work(key: str) -> Result:
+            with self._lineage.stage("ingest", key) as made:
+                result = tables.fill(
+                    self._recipe, Catalog(self._tables), key, datetime.now(UTC), self._reporter
+                )
+                made.extend(_nodes(result["versions"]))
+            return result
+
+        return self._stages.run("ingest", inputs, work, still_there=self._tables_exist)
+
+    def _features(self, ingested: Result) -> Result:
+        inputs = {
+            "tables": ingested["versions"],
+            "service": self._recipe.service.digest(),
+            "examples": config.to_dict(self._recipe.examples),
+            "until": self._recipe.replay.period.start,
+        }
+
+        def work(key: str) -> Result:
+            with self._lineage.stage("features", key, _nodes(ingested["versions"])) as made:
+                catalog = self._sealed(ingested["versions"])
+                result = examples.build(self._recipe, catalog, key, self._reporter)
+                made.extend(_nodes(result["versions"]))
+            return result
+
+        return self._stages.run("features", inputs, work, still_there=self._tables_exist)
+
+    def _applying(self) -> Any:
+        """Bring Feast's registry up to date beside other work; importing Feast takes long."""
+        import ray
+
+        home, service = self._connection.home, self._recipe.service
+        apply: Any = ray.remote(feast_repository.apply)
+        return apply.options(name="feast apply").remote(
+            [service], home.feast / service.project, self._tables, home.online_db
+        )
+
+    def _version(self, role: str, built: Result) -> Trained:
+        recipe = getattr(self._recipe, role)
+        inputs = {"version": config.to_dict(recipe), "examples": built["versions"]}
+        maker = versions.Maker(
+            recipe=self._recipe,
+            connection=self._connection,
+            catalog=self._sealed(built["versions"]),
+            tracking=self._tracking,
+            reporter=self._reporter,
+            owner=(OWNER_TAG, self._owner()),
+        )
+
+        def work(key: str) -> Result:
+            with self._lineage.stage(f"train-{role}", key, _nodes(built["versions"])) as made:
+                result = maker.make(role, recipe, built["versions"], key)
+                if result["version"] is not None:
+                    made.append(
+                        Node(kind="model", name=self._recipe.model, version=result["version"])
+                    )
+            return result
+
+        result = self._stages.run(f"train {role}", inputs, work, still_there=maker.exists)
+        if result["refused"]:
+            raise GateRefused(**result["refused"])
+        return maker.restore(result)
+
+    def _canary(self, stable: Trained, candidate: Trained, pinned: dict[str, int]) -> None:
+        replayed = live.run_canary(
+            self._recipe,
+            self._connection,
+            RunCatalog(self._tables, pinned=pinned),
+            stable=stable,
+            candidate=candidate,
+            run_id=self._run_id,
+            reporter=self._reporter,
+        )
+        found = report.summary(replayed, stable, candidate)
+        folder = self._connection.home.root / "reports"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self._run_id}.json").write_text(report.to_json(found))
+        period = self._recipe.replay.period.start[:10]
+        self._reporter.text(report.lines(found, stable, candidate, period))
+        self._reporter.text(report.farewell(self._recipe, self._connection, found, replayed))
+        report.judge(found)
+
+    def _tables_exist(self, result: Result) -> bool:
+        catalog = Catalog(self._tables)
+        newest = {name: catalog.version(name) for name in result["versions"]}
+        return all(
+            found is not None and found >= result["versions"][name]
+            for name, found in newest.items()
+        )
+
+    def _sealed(self, pinned: dict[str, int]) -> RunCatalog:
+        return RunCatalog(self._tables, self._recipe.sealed, pinned)
+
+
+def _quiet_ray_data() -> None:
+    """Ray Data would print its plan and a dozen lines a second; the stages say what matters."""
+    from ray.data import DataContext
+
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _nodes(found: dict[str, Any]) -> list[Node]:
+    return [Node(kind="table", name=name, version=str(version)) for name, version in found.items()]

