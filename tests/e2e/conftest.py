@@ -1,0 +1,79 @@
+"""The e2e ring: one whole platform for the session, on free ports and with a state of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from heliostat.stack.settings import Ports
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LivePlatform:
+    """A platform that is up, driven by its command line as a person would."""
+
+    repository: Path
+    home: Path
+    endpoint: str
+    environment: dict[str, str]
+
+    def run(self, *arguments: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
+        """Run ``heliostat <arguments>`` for this platform and return how it ended."""
+        return subprocess.run(
+            [sys.executable, "-m", "heliostat", *arguments],
+            env=self.environment,
+            cwd=self.repository,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+
+
+def free_ports() -> dict[str, int]:
+    """A free loopback port for each port of the platform, all different."""
+    with contextlib.ExitStack() as held:
+        found = {}
+        for field in dataclasses.fields(Ports):
+            server = held.enter_context(socket.socket())
+            server.bind(("127.0.0.1", 0))
+            found[field.name] = server.getsockname()[1]
+        return found
+
+
+@pytest.fixture(scope="session")
+def live_platform(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LivePlatform]:
+    """The real platform with its own Serve applications; down again after the session."""
+    home = tmp_path_factory.mktemp("live platform") / "state"
+    ports = free_ports()
+    kept = {"PATH", "HOME", "LANG", "TMPDIR"}
+    platform = LivePlatform(
+        repository=repository,
+        home=home,
+        endpoint=f"http://127.0.0.1:{ports['serve']}",
+        environment={
+            **{key: value for key, value in os.environ.items() if key in kept},
+            "PYTHONPATH": f"{repository / 'platform'}{os.pathsep}{repository}",
+            "HELIOSTAT_HOME": str(home),
+            "HELIOSTAT_SET": shlex.join(f"ports.{name}={port}" for name, port in ports.items()),
+        },
+    )
+    started = platform.run("up")
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield platform
+    finally:
+        ended = platform.run("down")
+    assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -1,0 +1,107 @@
+"""Training on real Ray workers: it learns, it is logged once, and lost workers change nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from heliostat.errors import ConfigError
+from heliostat.inference.predictor import Predictor
+from heliostat.registry.tracking import Tracking
+from heliostat.training import export, scoring
+from heliostat.training.evaluate import evaluate
+from heliostat.training.fit import fit
+from heliostat.training.recipe import TrainRecipe, Validation
+from tests.local import training_models
+from tests.unit.registry.mlflow_database import tracking_in
+
+RECIPE = TrainRecipe(
+    label="bought",
+    numeric=("age", "spent"),
+    categorical=("shop",),
+    model=training_models.fragile,
+    epochs=4,
+    batch_size=256,
+    learning_rate=1e-2,
+    validation=Validation(share=0.1, time_column="day"),
+)
+
+
+def _rows() -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    age, spent = rng.normal(40, 10, 4000), rng.normal(0, 1, 4000)
+    spent[rng.random(4000) < 0.1] = np.nan
+    shop = rng.choice(["north", "south", "west"], 4000)
+    logit = (age - 40) / 10 + np.nan_to_num(spent) + (shop == "north") - 0.5
+    return pl.DataFrame(
+        {
+            "age": age,
+            "spent": spent,
+            "shop": shop,
+            "day": np.arange(4000),
+            "bought": rng.random(4000) < 1 / (1 + np.exp(-logit)),
+        }
+    )
+
+
+@pytest.fixture
+def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+    return tracking_in(tmp_path, monkeypatch)
+
+
+@pytest.mark.proof
+def test_a_lost_worker_changes_no_weight_and_no_metric(
+    ray_session: Any, tracking: Tracking, tmp_path: Path
+) -> None:
+    """A process killed in the third epoch is replaced; bit for bit the same model comes out."""
+    rows = _rows()
+    told: list[tuple[int, int | None, str]] = []
+    results = []
+    for name, params in (
+        ("calm", {}),
+        ("rough", {"marker": str(tmp_path / "died"), "fatal_step": 35}),
+    ):
+        run_id = tracking.start_run("exp", name, {})
+        results.append((run_id, fit(
+            dataclasses.replace(RECIPE, params=params), rows, tracking=tracking, run_id=run_id,
+            storage_path=tmp_path / "training", progress=lambda *done: told.append(done),
+        )))  # fmt: skip
+    (calm_id, calm), (rough_id, rough) = results
+
+    assert (tmp_path / "died").exists()
+    assert rough.weights.read_bytes() == calm.weights.read_bytes()
+    assert (rough.epochs, rough.best_epoch) == (calm.epochs, calm.best_epoch)
+    assert (calm.num_train, calm.num_validation, len(calm.epochs)) == (3600, 400, 4)
+    losses = [epoch["validation_loss"] for epoch in calm.epochs]
+    assert calm.epochs[calm.best_epoch - 1]["validation_loss"] == min(losses)
+    for run_id in (calm_id, rough_id):
+        history = tracking.metric_history(run_id, "validation_loss")
+        assert history == list(enumerate(losses, start=1))
+    assert tracking.status(calm_id) == "RUNNING"
+    assert told[-1] == (4, 4, "epochs")
+
+    package = tmp_path / "package"
+    export.write_network(calm, RECIPE, package, model="shop", features=None, sample=rows.head(100))
+    measured = evaluate(
+        rows["bought"].to_numpy(), scoring.score(Predictor.load(package, None), rows)
+    )
+    assert measured.metrics["auc"] > 0.75
+    assert measured.metrics["log_loss"] < 0.9 * measured.metrics["base_rate_log_loss"]
+
+
+def test_an_error_of_ours_in_a_worker_reaches_the_driver_as_itself(
+    ray_session: Any, tracking: Tracking, tmp_path: Path
+) -> None:
+    """Type and message survive the way out of the worker."""
+    recipe = dataclasses.replace(
+        RECIPE, model=training_models.impossible, params={"a": 1}, max_failures=0
+    )
+
+    with pytest.raises(ConfigError) as error:
+        fit(recipe, _rows(), tracking=None, run_id="r", storage_path=tmp_path)
+    assert str(error.value) == "train.params = {'a': 1}: must be empty; training_models"

@@ -1,0 +1,38 @@
+"""Network factories that workers of the training tests import by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from heliostat.errors import ConfigError
+from heliostat.registry.package import ModelInput
+from heliostat.training import models
+
+
+def fragile(inputs: Sequence[ModelInput], *, marker: str = "", fatal_step: int = 0) -> Any:
+    """The usual network, in a process that dies once in the middle of a training step."""
+    network = models.tabular(inputs, hidden=16, blocks=1)
+    steps = 0
+
+    def count(module: Any, arguments: Any) -> None:
+        nonlocal steps
+        if not (marker and module.training):
+            return
+        steps += 1
+        if steps == fatal_step:
+            try:
+                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+            os._exit(1)
+
+    network.register_forward_pre_hook(count)
+    return network
+
+
+def impossible(inputs: Sequence[ModelInput], **params: Any) -> Any:
+    """A factory that refuses its parameters."""
+    raise ConfigError("train.params", params, "must be empty", breaks=Path(__file__).stem)
