@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from heliostat.stack.settings import Ports
+from heliostat.testing.ports import free_ports
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,15 +39,10 @@ class LivePlatform:
         )
 
 
-def free_ports() -> dict[str, int]:
+def platform_ports() -> dict[str, int]:
     """A free loopback port for each port of the platform, all different."""
-    with contextlib.ExitStack() as held:
-        found = {}
-        for field in dataclasses.fields(Ports):
-            server = held.enter_context(socket.socket())
-            server.bind(("127.0.0.1", 0))
-            found[field.name] = server.getsockname()[1]
-        return found
+    names = [field.name for field in dataclasses.fields(Ports)]
+    return dict(zip(names, free_ports(len(names)), strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +51,7 @@ def live_platform(
 ) -> Iterator[LivePlatform]:
     """The real platform with its own Serve applications; down again after the session."""
     home = tmp_path_factory.mktemp("live platform") / "state"
-    ports = free_ports()
+    ports = platform_ports()
     kept = {"PATH", "HOME", "LANG", "TMPDIR"}
     platform = LivePlatform(
         repository=repository,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,18 +19,9 @@ import pytest
 
 from heliostat.stack import doctor, processes, record, sockets, tempdir
 from heliostat.stack.settings import Ports
+from tests.e2e.conftest import platform_ports
 
 pytestmark = pytest.mark.slow
-
-
-def _free_ports() -> dict[str, int]:
-    with contextlib.ExitStack() as stack:
-        found = {}
-        for field in dataclasses.fields(Ports):
-            server = stack.enter_context(socket.socket())
-            server.bind(("127.0.0.1", 0))
-            found[field.name] = server.getsockname()[1]
-        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +49,7 @@ class Platform:
 
 
 def _platform(repository: Path, home: Path, config: str) -> Platform:
-    assignments = [f"ports.{name}={port}" for name, port in _free_ports().items()]
+    assignments = [f"ports.{name}={port}" for name, port in platform_ports().items()]
     kept = {"PATH", "HOME", "LANG", "TMPDIR"}
     return Platform(
         repository=repository,

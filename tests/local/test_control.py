@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 
 import pytest
 
+from heliostat.testing.ports import free_ports
+
 
 @pytest.mark.slow
 @pytest.mark.proof
 def test_the_real_controller_promotes_refuses_and_survives_its_death(repository, child_environment):
     """One good and one bad candidate under live requests; SIGKILL in the middle; none fails."""
-    ports = ",".join(str(_free_port()) for _ in range(4))
+    ports = ",".join(str(port) for port in free_ports(4))
     folder = tempfile.mkdtemp(prefix="hc-", dir="/tmp")
     try:
         ended = subprocess.run(
@@ -42,9 +43,3 @@ def test_the_real_controller_promotes_refuses_and_survives_its_death(repository,
     assert running == {"control", "gateway"}
     assert told["failed"] == []
     assert told["decision_to_last_candidate_s"] <= 1.0
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,15 +19,14 @@ from heliostat.registry import signing
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
 from heliostat.store.home import Home
+from heliostat.testing.ports import free_ports
 
 
 class Server:
     """An MLflow server of its own on a free port of the loopback."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None

@@ -65,6 +65,9 @@ def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.ingress_stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.serve_fallback),
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
+        # The default range of gRPC ports lies in that of outgoing connections.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": "31001",
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": "32001",
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(LONGEST_DEADLINE_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
