@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,10 +41,13 @@ test: env ## Pass every test but benchmarks and long proofs
 	@$(PY) -m pytest $(RINGS)
 
 prove: env ## Run the long proofs that `make test` leaves out
-	@$(PY) -m pytest -m proof tests/local
+	@$(PY) -m pytest -m proof tests/unit tests/local tests/e2e
 
 prove-demo: env ## Run the main job from no state and keep its figures in tests/bench/results
-	@$(PY) tests/bench/demo.py
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.demo
+
+prove-interruptions: env ## Kill and stop the main job in every stage, and let it go on
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.interruptions
 
 test-unit: env ## Pass the fast rings only: repo and unit
 	@$(PY) -m pytest tests/repo tests/unit

@@ -6,4 +6,4 @@ heliostat submit --recipe jobs.flights:demo -- jobs/pipeline.py
 from heliostat.pipeline import entry
 
 if __name__ == "__main__":
-    entry.main(until="pipeline")
+    entry.main(until="canary")

@@ -1,4 +1,4 @@
-"""Train, judge and register both versions.
+"""Train both versions.
 
 heliostat submit --recipe jobs.flights:demo -- jobs/train.py
 """

@@ -20,10 +20,10 @@ _PRODUCER = "https://github.com/heliostat/heliostat"
 class Node:
     """One thing of one version that a stage reads or makes."""
 
-    kind: Literal["table", "model", "package", "file"]
+    kind: Literal["table", "run", "model", "package", "file"]
     name: str
     version: str
-    """Table version, model version, or content digest."""
+    """Table version, run id, model version, or content digest."""
 
     def __post_init__(self) -> None:
         require(bool(self.name and self.version), "lineage.node", self.name, "must be named")

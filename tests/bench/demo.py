@@ -15,12 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import memory
+from tests.bench import memory, results
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULT = ROOT / "tests" / "bench" / "results" / "demo.json"
 COMMANDS = (("up",), ("submit", "--recipe", "jobs.flights:demo", "--", "jobs/pipeline.py"))
 
 
@@ -47,20 +44,12 @@ def main() -> int:
 
 def write(minutes: float, peak_gib: float, report: dict[str, object], code: int) -> None:
     """Keep the figures, so that documents can name them."""
-    commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
-    result = {
-        "command": "make prove-demo",
-        "commit": commit.strip(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "rounds": 1,
+    results.write("demo", "make prove-demo", rounds=1, figures={
         "exit_code": code,
         "minutes_after_installation": round(minutes, 2),
         "peak_gib": round(peak_gib, 2),
         "report": report,
-    }
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    })  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.stack import processes, record
 from heliostat.stack.settings import Ports
 from heliostat.testing.ports import free_ports
 
@@ -38,6 +39,11 @@ class LivePlatform:
             timeout=timeout_s,
         )
 
+    def members(self) -> dict[int, str]:
+        """Processes of the platform with their command lines."""
+        known = record.read(self.home)
+        return processes.members(self.home, known.leaders if known else [])
+
 
 def platform_ports() -> dict[str, int]:
     """A free loopback port for each port of the platform, all different."""
@@ -45,15 +51,12 @@ def platform_ports() -> dict[str, int]:
     return dict(zip(names, free_ports(len(names)), strict=True))
 
 
-@pytest.fixture(scope="session")
-def live_platform(
-    repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LivePlatform]:
-    """The real platform with its own Serve applications; down again after the session."""
-    home = tmp_path_factory.mktemp("live platform") / "state"
+def new_platform(repository: Path, home: Path, *assignments: str) -> LivePlatform:
+    """Describe a platform on free ports with this state folder; nothing is started."""
     ports = platform_ports()
     kept = {"PATH", "HOME", "LANG", "TMPDIR"}
-    platform = LivePlatform(
+    settings = [f"ports.{name}={port}" for name, port in ports.items()]
+    return LivePlatform(
         repository=repository,
         home=home,
         endpoint=f"http://127.0.0.1:{ports['serve']}",
@@ -61,9 +64,21 @@ def live_platform(
             **{key: value for key, value in os.environ.items() if key in kept},
             "PYTHONPATH": f"{repository / 'platform'}{os.pathsep}{repository}",
             "HELIOSTAT_HOME": str(home),
-            "HELIOSTAT_SET": shlex.join(f"ports.{name}={port}" for name, port in ports.items()),
+            "HELIOSTAT_SET": shlex.join([*settings, *assignments]),
         },
     )
+
+
+@pytest.fixture(scope="session")
+def live_platform(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LivePlatform]:
+    """A platform that is up, in a state folder with a long name with spaces; down at the end.
+
+    Tests of its crash are in ``test_teardown.py``, whose name comes last.
+    """
+    home = tmp_path_factory.mktemp("home") / ("a long name " * 8).strip()
+    platform = new_platform(repository, home)
     started = platform.run("up")
     try:
         assert started.returncode == 0, started.stdout + started.stderr

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from heliostat.stack import local
 from tests.e2e.conftest import LivePlatform
 
 SUBMIT_S = 420.0
+MAKING = ("train", "evaluate", "register")
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,30 +27,6 @@ def _newest_report(platform: LivePlatform) -> dict[str, Any]:
     newest = max((platform.home / "reports").glob("*.json"), key=lambda path: path.stat().st_mtime)
     report: dict[str, Any] = json.loads(newest.read_text())
     return report
-
-
-def _running_runs(platform: LivePlatform) -> list[str]:
-    """Runs that MLflow still calls RUNNING."""
-    base = local.client_variables(platform.home)["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow"
-
-    def ask(path: str, body: dict[str, object]) -> Any:
-        request = urllib.request.Request(
-            base + path,
-            data=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as response:
-            return json.load(response)
-
-    experiments = ask("/experiments/search", {"max_results": 100})["experiments"]
-    found = ask(
-        "/runs/search",
-        {
-            "experiment_ids": [item["experiment_id"] for item in experiments],
-            "filter": "attributes.status = 'RUNNING'",
-        },
-    )
-    return [run["info"]["run_id"] for run in found.get("runs", [])]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +83,7 @@ def test_no_stage_before_the_replay_opens_the_labels_to_come(
     try:
         trained = live_platform.run(
             "submit", "--recipe", "jobs.flights:small",
-            "--set", "stable.training.seed=9", "--", "jobs/deploy.py", timeout_s=SUBMIT_S,
+            "--set", "candidate.training.seed=5", "--", "jobs/train.py", timeout_s=SUBMIT_S,
         )  # fmt: skip
     finally:
         for path in rows:
@@ -122,7 +92,7 @@ def test_no_stage_before_the_replay_opens_the_labels_to_come(
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert "[ingest] reused" in trained.stdout
     assert "[features] done" in trained.stdout
-    assert "[train stable] done" in trained.stdout
+    assert "[train candidate] done" in trained.stdout
 
 
 def test_a_candidate_trained_on_shuffled_labels_is_refused_by_the_offline_gate(
@@ -147,6 +117,7 @@ def test_with_that_gate_waived_live_evidence_rolls_it_back(
     rolled_back = _submit(live_platform, "jobs.flights:small_bad_waived")
 
     assert rolled_back.returncode == 3, rolled_back.stdout + rolled_back.stderr
+    assert "[train candidate] reused" in rolled_back.stdout
     report = _newest_report(live_platform)
     assert report["rollout"]["state"] == "rolled_back"
     assert (report["requests"], report["failed"]) == (2964, 0)
@@ -189,115 +160,17 @@ def test_a_recipe_with_an_unknown_key_or_a_bad_value_starts_nothing(
     assert "job heliostat-" not in typo.stdout + bad.stdout
 
 
-def test_the_job_runs_the_uploaded_code_and_not_the_installed_one(
-    live_platform: LivePlatform, tmp_path: Path
+def test_each_stage_can_be_submitted_alone(
+    live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
 ) -> None:
-    """A line changed in a copy of the clone is seen without installing anything."""
-    clone = tmp_path / "a copy"
-    listed = subprocess.check_output(
-        ["git", "ls-files", "-z", "platform", "jobs", "serve_apps", "pyproject.toml", "Makefile"],
-        cwd=live_platform.repository,
-    )
-    for name in filter(None, listed.decode().split("\0")):
-        (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(live_platform.repository / name, clone / name)
-    package = clone / "platform" / "heliostat" / "__init__.py"
-    package.write_text(package.read_text() + '\nCHANGED = "a changed line"\n')
-    (clone / "jobs" / "say.py").write_text("import heliostat\n\nprint(heliostat.CHANGED)\n")
-
-    said = subprocess.run(
-        [sys.executable, "-m", "heliostat", "submit", "--", "jobs/say.py"],
-        env={**live_platform.environment, "PYTHONPATH": f"{clone / 'platform'}:{clone}"},
-        cwd=clone, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert "a changed line" in said.stdout
-
-
-@pytest.fixture
-def started(live_platform: LivePlatform) -> Iterator[subprocess.Popen[str]]:
-    """A run of the small recipe that trains anew, followed as a person would."""
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "heliostat", "submit", "--recipe", "jobs.flights:small",
-            "--set", "candidate.training.seed=5", "--", "jobs/pipeline.py",
-        ],
-        env=live_platform.environment, cwd=live_platform.repository, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    yield process
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-
-
-def _wait_for(process: subprocess.Popen[str], text: str) -> str:
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    raise AssertionError(f"ended without {text!r}:\n{seen}")
-
-
-def test_ctrl_c_stops_the_job_and_says_what_still_runs(
-    live_platform: LivePlatform,
-    small: subprocess.CompletedProcess[str],
-    started: subprocess.Popen[str],
-) -> None:
-    """Exit 130 within 10 seconds; the MLflow run of the stage is ended."""
+    """It runs up to its stage, reusing what is there, and leaves the live store alone."""
     assert small.returncode == 0
-    _wait_for(started, "[train candidate] 0%")
 
-    began = time.monotonic()
-    started.send_signal(signal.SIGINT)
-    rest, _ = started.communicate(timeout=30)
+    registered = _submit(live_platform, "jobs.flights:small", job="jobs/register.py")
 
-    assert started.returncode == 130, rest
-    assert time.monotonic() - began < 10
-    assert "the platform is still up" in rest
-
-
-def test_after_a_killed_driver_the_next_run_ends_well(
-    live_platform: LivePlatform,
-    small: subprocess.CompletedProcess[str],
-    started: subprocess.Popen[str],
-) -> None:
-    """Killed in the middle of the canary: the same command reuses every stage, replays the
-    canary in full, and leaves no MLflow run RUNNING.
-    """
-    assert small.returncode == 0
-    _wait_for(started, "candidate at 10 %, running")
-    (driver,) = _drivers(live_platform)
-    os.kill(driver, signal.SIGKILL)
-    rest, _ = started.communicate(timeout=60)
-    assert started.returncode not in (0, None), rest
-
-    again = live_platform.run(
-        "submit", "--recipe", "jobs.flights:small", "--set", "candidate.training.seed=5",
-        "--", "jobs/pipeline.py", timeout_s=SUBMIT_S,
-    )  # fmt: skip
-
-    assert again.returncode == 0, again.stdout + again.stderr
-    for stage in ("ingest", "features", "train stable", "train candidate"):
-        assert f"[{stage}] reused: code, recipe and inputs are unchanged" in again.stdout
-    assert _running_runs(live_platform) == []
-    report = _newest_report(live_platform)
-    assert (report["requests"], report["failed"]) == (2964, 0)
-
-
-def _drivers(platform: LivePlatform) -> list[int]:
-    """Processes that run this platform's pipeline."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            environment = (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        ours = f"HELIOSTAT_HOME={platform.home}".encode() in environment
-        if ours and words[1:2] == [b"jobs/pipeline.py"]:
-            found.append(int(folder.name))
-    return found
+    assert registered.returncode == 0, registered.stdout + registered.stderr
+    stages = re.findall(r"^\[([a-z ]+)\] (\w+)", registered.stdout, re.MULTILINE)
+    made = [f"{step} {role}" for role in ("stable", "candidate") for step in MAKING]
+    assert [found for found in stages if found[0] != "pipeline"] == [
+        (name, "reused") for name in ("ingest", "features", *made)
+    ]

@@ -23,7 +23,7 @@ from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
 from heliostat.pipeline.replay import Example
-from heliostat.pipeline.versions import Trained
+from heliostat.pipeline.versions import Registered
 from heliostat.training import scoring
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def fill_online(
     recipe: PipelineRecipe, connection: Connection, catalog: Catalog, reporter: Reporter
 ) -> None:
     """Bring the online store to the moment at which the replay starts, and not beyond."""
+    reporter.line("materialize", "started")
     writer = OnlineWriter(connection.home.online_db, recipe.service.project)
     writer.clear(recipe.service.views)
     report = materialize(
@@ -77,6 +78,7 @@ def deploy(
 ) -> None:
     """Make a version stable, and wait until the gateways answer with it."""
     control = ControlClient(endpoint=connection.endpoint)
+    reporter.line("deploy", "started")
     began = time.monotonic()
     control.deploy(recipe.model, version)
     reporter.line(
@@ -90,8 +92,8 @@ def run_canary(
     connection: Connection,
     catalog: Catalog,
     *,
-    stable: Trained,
-    candidate: Trained,
+    stable: Registered,
+    candidate: Registered,
     run_id: str,
     reporter: Reporter,
 ) -> Replayed:
@@ -174,7 +176,7 @@ def _checked(
     outcome: CanaryOutcome,
     expected: pl.DataFrame,
     labels: pl.DataFrame,
-    versions: tuple[Trained, Trained],
+    versions: tuple[Registered, Registered],
     prefix: str,
     sample: Example,
 ) -> Replayed:
@@ -216,7 +218,7 @@ def _checked(
     )
 
 
-def _scores(trained: Trained, connection: Connection, rows: pl.DataFrame) -> list[float]:
+def _scores(trained: Registered, connection: Connection, rows: pl.DataFrame) -> list[float]:
     predictor = Predictor.load(trained.path, connection.home.keys)
     return [float(score) for score in scoring.score(predictor, rows)]
 

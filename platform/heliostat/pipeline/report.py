@@ -14,14 +14,14 @@ from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.layout import table
 from heliostat.pipeline.live import Replayed
 from heliostat.pipeline.recipe import PipelineRecipe
-from heliostat.pipeline.versions import Trained
+from heliostat.pipeline.versions import Registered
 from heliostat.training import evaluate
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def summary(replayed: Replayed, stable: Trained, candidate: Trained) -> dict[str, Any]:
+def summary(replayed: Replayed, stable: Registered, candidate: Registered) -> dict[str, Any]:
     """Everything the run showed, as plain JSON values."""
     outcome = replayed.outcome
     labelled = replayed.rows.filter(replayed.rows["label"].is_not_null())
@@ -85,7 +85,9 @@ def _quality(rows: pl.DataFrame, score: str) -> dict[str, float | int | None]:
     }
 
 
-def lines(found: Mapping[str, Any], stable: Trained, candidate: Trained, period: str) -> list[str]:
+def lines(
+    found: Mapping[str, Any], stable: Registered, candidate: Registered, period: str
+) -> list[str]:
     """Say the summary in a few lines and one short table."""
     rows = [
         [f"version {trained.version} ({role})", trained.evaluated_on, *_cells(found, role, trained)]
@@ -114,7 +116,7 @@ def lines(found: Mapping[str, Any], stable: Trained, candidate: Trained, period:
     ]
 
 
-def _cells(found: Mapping[str, Any], role: str, trained: Trained) -> Sequence[str]:
+def _cells(found: Mapping[str, Any], role: str, trained: Registered) -> Sequence[str]:
     live = found["versions"][role]["replay"]
     return (
         _figure(trained.metrics.get("auc")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,16 @@ from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
 from heliostat.pipeline.stages import Result, Stages, files_digest
-from heliostat.pipeline.versions import Trained
+from heliostat.pipeline.versions import Registered
 from heliostat.registry.tracking import Tracking
 from heliostat.store.stages import StageResults
 from heliostat.training.record import code_digest
 
-ORDER = ("ingest", "features", "materialize", "train", "deploy", "pipeline")
-"""Stages that a job may stop after; the last one is everything."""
+ORDER = (
+    *("ingest", "features", "materialize", "train", "evaluate", "register"),
+    *("deploy", "canary"),
+)
+"""Stages, each of which a job may end with; the last one is everything."""
 
 OWNER_TAG = "heliostat.job"
 """Names the job that owns an MLflow run; runs of jobs that are gone are ended."""
@@ -73,31 +77,33 @@ class Run:
 
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         _quiet_ray_data()
-        last = ORDER.index(stage)
         self._reporter.line(
             "pipeline",
             f"run {self._run_id}, recipe {config.digest(self._recipe)}, "
             f"code {self._stages.code} (revision {self._connection.revision})",
         )
         self._end_orphans()
-        applying: Any = self._applying() if last >= ORDER.index("materialize") else None
+        # The online store is live: only what serves from it next may turn it back in time.
+        serves = stage in {"materialize", "deploy", "canary"}
+        applying: Any = self._applying() if serves else None
         ingested = self._ingest()
-        if last >= ORDER.index("features"):
-            built = self._features(ingested)
-        if last >= ORDER.index("materialize"):
+        if stage == "ingest":
+            return
+        built = self._features(ingested)
+        if serves:
             ray.get(applying)
             live.fill_online(
                 self._recipe, self._connection, self._sealed(built["versions"]), self._reporter
             )
-        if last >= ORDER.index("train"):
-            stable = self._version("stable", built)
-        if last >= ORDER.index("deploy"):
+        if stage in {"train", "evaluate", "register"}:
+            for role in ("stable", "candidate"):
+                self._version(role, built, until=stage)
+        if stage in {"deploy", "canary"}:
+            stable = self._registered("stable", built)
             live.deploy(self._recipe, self._connection, stable.version, self._reporter)
-        if stage == "train":
-            self._version("candidate", built)
-        if stage == "pipeline":
+        if stage == "canary":
             pinned = {**ingested["versions"], **built["versions"]}
-            self._canary(stable, self._version("candidate", built), pinned)
+            self._canary(stable, self._registered("candidate", built), pinned)
 
     def _end_orphans(self) -> None:
         """End MLflow runs whose job was killed."""
@@ -106,6 +112,7 @@ class Run:
         alive = {str(job.job_id) for job in list_jobs() if job.status == "RUNNING"}
         alive.add(self._owner())
         for run_id in self._tracking.reap(OWNER_TAG, alive):
+            shutil.rmtree(self._connection.home.root / "training" / run_id, ignore_errors=True)
             self._reporter.line("pipeline", f"MLflow run {run_id} ended as KILLED: its job is gone")
 
     def _owner(self) -> str:
@@ -158,33 +165,76 @@ class Run:
             [service], home.feast / service.project, self._tables, home.online_db
         )
 
-    def _version(self, role: str, built: Result) -> Trained:
-        recipe = getattr(self._recipe, role)
-        inputs = {"version": config.to_dict(recipe), "examples": built["versions"]}
-        maker = versions.Maker(
+    def _registered(self, role: str, built: Result) -> Registered:
+        maker = self._maker(role, built)
+        return maker.restore(*self._version(role, built, until="register"))
+
+    def _version(self, role: str, built: Result, *, until: str) -> tuple[Result, Result]:
+        """Make a version up to a stage; return what registering and evaluating it left."""
+        maker, examples_version = self._maker(role, built), built["versions"][examples.TABLE]
+        plain = config.to_dict(maker.version)
+        inputs = {
+            "model": self._recipe.model,
+            "service": self._recipe.service.digest(),
+            "examples": examples_version,
+            **{name: plain[name] for name in ("train", "training", "prepare")},
+        }
+
+        def train(key: str) -> Result:
+            with self._lineage.stage(f"train-{role}", key, _nodes(built["versions"])) as made:
+                result = maker.train(key)
+                made.append(Node(kind="run", name=self._recipe.model, version=result["run"]))
+            return result
+
+        trained = self._stages.run(f"train {role}", inputs, train, still_there=maker.is_trained)
+        if until == "train":
+            return {}, {}
+        inputs = {
+            "run": trained["run"],
+            "network": trained["network"],
+            "examples": examples_version,
+            **{name: plain[name] for name in ("evaluate", "gates")},
+        }
+        evaluated = self._stages.run(
+            f"evaluate {role}",
+            inputs,
+            lambda _: maker.evaluate(trained),
+            still_there=lambda _: True,
+        )
+        if evaluated["refused"]:
+            raise GateRefused(**evaluated["refused"])
+        if until == "evaluate":
+            return {}, evaluated
+
+        def register(key: str) -> Result:
+            run = Node(kind="run", name=self._recipe.model, version=trained["run"])
+            with self._lineage.stage(f"register-{role}", key, [run]) as made:
+                result = maker.register(trained, evaluated)
+                made.append(Node(kind="model", name=self._recipe.model, version=result["version"]))
+            return result
+
+        registered = self._stages.run(
+            f"register {role}",
+            {**inputs, "evaluated": evaluated},
+            register,
+            still_there=maker.is_registered,
+        )
+        return registered, evaluated
+
+    def _maker(self, role: str, built: Result) -> versions.Maker:
+        return versions.Maker(
+            role=role,
+            version=getattr(self._recipe, role),
             recipe=self._recipe,
             connection=self._connection,
             catalog=self._sealed(built["versions"]),
+            tables=built["versions"],
             tracking=self._tracking,
             reporter=self._reporter,
             owner=(OWNER_TAG, self._owner()),
         )
 
-        def work(key: str) -> Result:
-            with self._lineage.stage(f"train-{role}", key, _nodes(built["versions"])) as made:
-                result = maker.make(role, recipe, built["versions"], key)
-                if result["version"] is not None:
-                    made.append(
-                        Node(kind="model", name=self._recipe.model, version=result["version"])
-                    )
-            return result
-
-        result = self._stages.run(f"train {role}", inputs, work, still_there=maker.exists)
-        if result["refused"]:
-            raise GateRefused(**result["refused"])
-        return maker.restore(result)
-
-    def _canary(self, stable: Trained, candidate: Trained, pinned: dict[str, int]) -> None:
+    def _canary(self, stable: Registered, candidate: Registered, pinned: dict[str, int]) -> None:
         replayed = live.run_canary(
             self._recipe,
             self._connection,

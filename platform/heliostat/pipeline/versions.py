@@ -1,9 +1,10 @@
-"""Make one version of the model: train, evaluate, gate, package, register."""
+"""Make one version of the model in three steps: train, evaluate, register."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,13 @@ from heliostat.pipeline import examples
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe, VersionRecipe
-from heliostat.pipeline.stages import Result
+from heliostat.pipeline.stages import Result, files_digest
 from heliostat.registry.package import FeatureServiceReference, FeatureViewReference
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
 from heliostat.training import export, record, scoring
 from heliostat.training.evaluate import Evaluation, EvaluationPlan, evaluate
-from heliostat.training.fit import FitResult, fit
+from heliostat.training.fit import FitResult, FitSummary, fit
 from heliostat.training.gates import GateReport, judge
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trained:
+class Registered:
     """A registered version that may be deployed."""
 
     version: str
@@ -43,151 +44,171 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maker:
-    """Makes versions for one run."""
+    """Makes one version for one run; each step's result is plain values that a later run reuses."""
 
+    role: str
+    """``stable`` or ``candidate``, for people."""
+    version: VersionRecipe
     recipe: PipelineRecipe
     connection: Connection
     catalog: Catalog
+    tables: dict[str, int]
+    """Versions of the tables that its rows were made from."""
     tracking: Tracking
     reporter: Reporter
     owner: tuple[str, str]
     """Tag that names the job, so that its runs are ended when it is killed."""
 
-    def make(self, role: str, recipe: VersionRecipe, tables: dict[str, int], key: str) -> Result:
-        """Train, evaluate, gate and register one version; its MLflow run ends in any case.
+    def train(self, key: str) -> Result:
+        """Train and keep the exported network; its MLflow run ends in any case.
 
         Args:
-            role: ``stable`` or ``candidate``, for people.
-            recipe: How.
-            tables: Versions of the tables that its rows were made from.
             key: Names the stage's run.
 
         Returns:
-            The version, or why it was refused, as plain values.
+            The MLflow run, the digest of the network's files, and the training in numbers.
         """
-        rows = self.catalog.read(examples.TABLE, tables[examples.TABLE])
-        train_rows = examples.within(rows, recipe.train)
-        if recipe.prepare is not None:
-            train_rows = recipe.prepare(train_rows)
-        stage = f"train {role}"
-        self.reporter.line(
-            stage,
-            f"{train_rows.height:,} rows, {recipe.train.start[:10]} to {recipe.train.end[:10]}",
-        )
-        tags = {
-            self.owner[0]: self.owner[1],
-            "role": role,
-            "stage": key,
-        }
-        with self.tracking.run(self.recipe.model, f"{role}-{key[:6]}", tags) as run_id:
+        rows = examples.within(self._examples(), self.version.train)
+        if self.version.prepare is not None:
+            rows = self.version.prepare(rows)
+        stage = f"train {self.role}"
+        period = f"{self.version.train.start[:10]} to {self.version.train.end[:10]}"
+        self.reporter.line(stage, f"{rows.height:,} rows, {period}")
+        tags = {self.owner[0]: self.owner[1], "role": self.role, "stage": key}
+        name = f"{self.role}-{key[:6]}"
+        with self.tracking.run(self.recipe.model, name, tags) as run_id:
             record.record(
                 self.tracking,
                 run_id,
-                recipe,
-                data_versions=tables,
+                self.version,
+                data_versions=self.tables,
                 revision=self.connection.revision,
             )
             self.tracking.log_text(run_id, config.to_json(self.recipe) + "\n", "pipeline.json")
             fitted = fit(
-                recipe.training,
-                train_rows,
+                self.version.training,
+                rows,
                 tracking=self.tracking,
                 run_id=run_id,
-                storage_path=self.connection.home.root / "training",
+                storage_path=self._storage,
                 progress=lambda done, total, text: self.reporter.progress(
                     stage, done, total, f"{done} {text}"
                 ),
             )
-            evaluated = examples.within(rows, recipe.evaluate)
-            result = self._judge(stage, recipe, fitted, evaluated, run_id, tables)
-        shutil.rmtree(self.connection.home.root / "training" / run_id, ignore_errors=True)
-        return result
+            network = self._keep(run_id, fitted, rows)
+        return {"run": run_id, "network": network, "fit": asdict(fitted.summary)}
 
-    def exists(self, result: Result) -> bool:
-        """Say whether a stored result still holds: refused, or registered and whole."""
-        if result["refused"]:
-            return True
+    def is_trained(self, result: Result) -> bool:
+        """Say whether a stored training's network is still there, byte for byte."""
+        digest: str = result["network"]
+        return self._network_digest(result["run"]) == digest
+
+    def evaluate(self, trained: Result) -> Result:
+        """Measure a trained network on the version's period and ask its gates.
+
+        Returns:
+            The period, the evaluation, and why it was refused, or None.
+        """
+        rows = examples.within(self._examples(), self.version.evaluate)
+        training = self.version.training
+        found = evaluate(
+            rows[training.label].to_numpy(),
+            scoring.score(Predictor.load(self._network(trained["run"]), None), rows),
+            task=training.task,
+            slices={name: rows[name].to_list() for name in training.categorical},
+            plan=EvaluationPlan(slices=training.categorical, num_resamples=20),
+        )
+        gates = judge(found.metrics, self.version.gates)
+        self.tracking.log_metrics(
+            trained["run"], {f"evaluate.{name}": value for name, value in found.metrics.items()}
+        )
+        period = f"{self.version.evaluate.start[:10]} to {self.version.evaluate.end[:10]}"
+        self.reporter.line(f"evaluate {self.role}", f"on {period}: {_said(found, gates)}")
+        refusal = gates.refusal(f"{self.recipe.model}, {self.role} version")
+        parts = ("subject", "check", "saw", "need")
+        return {
+            "period": period,
+            "evaluation": found.to_dict(),
+            "refused": refusal and {name: getattr(refusal, name) for name in parts},
+        }
+
+    def register(self, trained: Result, evaluated: Result) -> Result:
+        """Package, sign and register a network that its gates let pass.
+
+        Returns:
+            The version and the digest of its package.
+        """
+        found = Evaluation.from_dict(evaluated["evaluation"])
+        lineage = {
+            "run": trained["run"],
+            "recipe": config.to_dict(self.recipe),
+            "tables": self.tables,
+            "revision": self.connection.revision,
+            "environment": record.environment(),
+        }
+        with tempfile.TemporaryDirectory(dir=self._storage) as scratch:
+            package = Path(scratch) / "package"
+            shutil.copytree(self._network(trained["run"]), package)
+            digest = export.finish(
+                package, self.connection.home.keys, fitted=FitSummary(**trained["fit"]),
+                evaluations={evaluated["period"]: found},
+                gates=judge(found.metrics, self.version.gates), lineage=lineage,
+            )  # fmt: skip
+            made = self._registry().register(
+                package,
+                self.recipe.model,
+                trained["run"],
+                {"digest": digest, "revision": self.connection.revision},
+            )
+        self.reporter.line(f"register {self.role}", f"version {made.version}, {digest[:19]}")
+        return {"version": made.version, "digest": digest}
+
+    def is_registered(self, result: Result) -> bool:
+        """Say whether a stored version is still registered and whole."""
         try:
             self._registry().get(self.recipe.model, result["version"])
         except ConfigError:
             return False
         return True
 
-    def restore(self, result: Result) -> Trained:
-        """Turn a stored result into a version with its package present and verified."""
-        found = self._registry().get(self.recipe.model, result["version"])
-        return Trained(
+    def restore(self, registered: Result, evaluated: Result) -> Registered:
+        """Turn stored results into a version with its package present and verified."""
+        found = self._registry().get(self.recipe.model, registered["version"])
+        return Registered(
             version=found.version,
             path=found.path,
-            metrics=result["metrics"],
-            evaluated_on=result["evaluated_on"],
+            metrics=dict(Evaluation.from_dict(evaluated["evaluation"]).metrics),
+            evaluated_on=evaluated["period"],
         )
+
+    @property
+    def _storage(self) -> Path:
+        return self.connection.home.root / "training"
+
+    def _network(self, run_id: str) -> Path:
+        return self._storage / run_id / "network"
+
+    def _network_digest(self, run_id: str) -> str:
+        folder = self._network(run_id)
+        return files_digest([str(path) for path in sorted(folder.glob("*"))])
+
+    def _keep(self, run_id: str, fitted: FitResult, rows: pl.DataFrame) -> str:
+        """Write the network, drop rows and checkpoints, and return the network's digest."""
+        network = self._network(run_id)
+        export.write_network(
+            fitted, self.version.training, network,
+            model=self.recipe.model, features=reference(self.recipe.service), sample=rows.head(500),
+        )  # fmt: skip
+        for path in network.parent.iterdir():
+            if path.is_dir() and path != network:
+                shutil.rmtree(path, ignore_errors=True)
+        return self._network_digest(run_id)
+
+    def _examples(self) -> pl.DataFrame:
+        return self.catalog.read(examples.TABLE, self.tables[examples.TABLE])
 
     def _registry(self) -> Registry:
         return Registry(self.tracking, self.connection.home)
-
-    def _judge(
-        self,
-        stage: str,
-        recipe: VersionRecipe,
-        fitted: FitResult,
-        rows: pl.DataFrame,
-        run_id: str,
-        tables: dict[str, int],
-    ) -> Result:
-        package = self.connection.home.root / "training" / run_id / "package"
-        export.write_network(
-            fitted, recipe.training, package,
-            model=self.recipe.model, features=reference(self.recipe.service), sample=rows.head(500),
-        )  # fmt: skip
-        evaluation = self._evaluate(recipe, package, rows)
-        gates = judge(evaluation.metrics, recipe.gates)
-        self.tracking.log_metrics(
-            run_id, {f"evaluate.{name}": value for name, value in evaluation.metrics.items()}
-        )
-        period = f"{recipe.evaluate.start[:10]} to {recipe.evaluate.end[:10]}"
-        self.reporter.line(stage, f"on {period}: {_said(evaluation, gates)}")
-        lineage = {
-            "run": run_id,
-            "recipe": config.to_dict(self.recipe),
-            "tables": tables,
-            "revision": self.connection.revision,
-            "environment": record.environment(),
-        }
-        digest = export.finish(
-            package, self.connection.home.keys, fitted=fitted,
-            evaluations={period: evaluation}, gates=gates, lineage=lineage,
-        )  # fmt: skip
-        result: Result = {
-            "version": None,
-            "digest": digest,
-            "run": run_id,
-            "metrics": dict(evaluation.metrics),
-            "evaluated_on": period,
-            "refused": None,
-        }
-        refusal = gates.refusal(f"{self.recipe.model}, {stage.removeprefix('train ')} version")
-        if refusal is not None:
-            names = ("subject", "check", "saw", "need")
-            return {**result, "refused": {name: getattr(refusal, name) for name in names}}
-        version = self._registry().register(
-            package,
-            self.recipe.model,
-            run_id,
-            {"digest": digest, "revision": self.connection.revision},
-        )
-        self.reporter.line(stage, f"registered as version {version.version}, {digest[:19]}")
-        return {**result, "version": version.version}
-
-    def _evaluate(self, recipe: VersionRecipe, package: Path, rows: pl.DataFrame) -> Evaluation:
-        scores = scoring.score(Predictor.load(package, None), rows)
-        return evaluate(
-            rows[recipe.training.label].to_numpy(),
-            scores,
-            task=recipe.training.task,
-            slices={name: rows[name].to_list() for name in recipe.training.categorical},
-            plan=EvaluationPlan(slices=recipe.training.categorical, num_resamples=20),
-        )
 
 
 def reference(service: FeatureService) -> FeatureServiceReference:

@@ -10,14 +10,14 @@ from heliostat.training.evaluate import Evaluation
 from heliostat.training.gates import GateReport, GateResult
 
 if TYPE_CHECKING:
-    from heliostat.training.fit import FitResult
+    from heliostat.training.fit import FitSummary
 
 _WORST_SLICES = 5
 
 
 def render(
     description: PackageDescription,
-    fitted: FitResult,
+    fitted: FitSummary,
     evaluations: Mapping[str, Evaluation],
     gates: GateReport,
     lineage: Mapping[str, Any],
@@ -27,7 +27,7 @@ def render(
     parts = [f"# {description.model}", about.strip()]
     parts += ["## Made from", _bullets(lineage)]
     trained = f"Trained on {fitted.num_train:,} rows, {fitted.num_validation:,} held back; "
-    parts.append(f"{trained}epoch {fitted.best_epoch} of {len(fitted.epochs)} was kept.")
+    parts.append(f"{trained}epoch {fitted.best_epoch} of {fitted.num_epochs} was kept.")
     parts += [
         "## Gates",
         _table(("gate", "metric", "saw", "needs", "result", "why"), map(_gate, gates.results)),

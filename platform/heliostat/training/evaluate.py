@@ -64,6 +64,22 @@ class Evaluation:
         plain: dict[str, Any] = _finite(asdict(self))
         return plain
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Evaluation:
+        """Read what `to_dict` wrote; null numbers become NaN."""
+        return cls(
+            rows=plain["rows"],
+            metrics={name: _number(value) for name, value in plain["metrics"].items()},
+            intervals={
+                name: (_number(low), _number(high))
+                for name, (low, high) in plain["intervals"].items()
+            },
+            calibration=tuple(Bin(**item) for item in plain["calibration"]),
+            slices=tuple(
+                Slice(**{**item, "loss": _number(item["loss"])}) for item in plain["slices"]
+            ),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationPlan:
@@ -300,3 +316,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -19,7 +19,7 @@ from heliostat.registry import signing
 from heliostat.registry.package import FeatureServiceReference, ModelInput, PackageDescription
 from heliostat.training import card
 from heliostat.training.evaluate import Evaluation
-from heliostat.training.fit import FitResult
+from heliostat.training.fit import FitResult, FitSummary
 from heliostat.training.gates import GateReport
 from heliostat.training.recipe import TrainRecipe
 from heliostat.training.rows import encode
@@ -84,7 +84,7 @@ def finish(
     package_dir: Path,
     keys_dir: Path,
     *,
-    fitted: FitResult,
+    fitted: FitSummary,
     evaluations: Mapping[str, Evaluation],
     gates: GateReport,
     lineage: Mapping[str, Any],
@@ -98,7 +98,7 @@ def finish(
     Args:
         package_dir: As `write_network` left it.
         keys_dir: Signing key, created on first use.
-        fitted: The training.
+        fitted: The training in numbers.
         evaluations: What was measured, by the name of the rows.
         gates: What the gates saw.
         lineage: Plain values: recipe, data versions, revision, environment, run.

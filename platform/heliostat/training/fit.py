@@ -31,6 +31,18 @@ class TrainingFailed(HeliostatError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FitSummary:
+    """A finished training in numbers."""
+
+    num_train: int
+    num_validation: int
+    num_epochs: int
+
+    best_epoch: int
+    """Counts from 1: the epoch of least validation loss, or the last one without validation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FitResult:
     """A finished training."""
 
@@ -46,10 +58,20 @@ class FitResult:
     """Metrics of each epoch, the first one first."""
 
     best_epoch: int
-    """Counts from 1: the epoch of least validation loss, or the last one without validation."""
+    """As in `FitSummary`."""
 
     num_train: int
     num_validation: int
+
+    @property
+    def summary(self) -> FitSummary:
+        """The numbers alone."""
+        return FitSummary(
+            num_train=self.num_train,
+            num_validation=self.num_validation,
+            num_epochs=len(self.epochs),
+            best_epoch=self.best_epoch,
+        )
 
 
 def fit(

@@ -78,7 +78,7 @@ def test_a_package_is_signed_and_answers_the_same_row_by_row_and_in_columns(
     scores = score(Predictor.load(package, None), ROWS)
     evaluation = evaluate([1, 0, 1, 0], scores)
     digest = export.finish(
-        package, tmp_path / "keys", fitted=fitted, evaluations={"rows": evaluation},
+        package, tmp_path / "keys", fitted=fitted.summary, evaluations={"rows": evaluation},
         gates=judge(evaluation.metrics, [GATE]), lineage={"revision": "abc"}, about="A test.",
     )  # fmt: skip
 

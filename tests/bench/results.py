@@ -1,0 +1,38 @@
+"""Results files of long proofs and benchmarks: figures with what is needed to measure them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(area: str, command: str, *, rounds: int, figures: Mapping[str, object]) -> Path:
+    """Write ``tests/bench/results/<area>.json`` and return its path.
+
+    Args:
+        area: Names the file.
+        command: What a person runs to get it again.
+        rounds: How often the whole was done.
+        figures: Raw counts and measurements, as JSON values.
+    """
+    commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
+    changed = subprocess.check_output(
+        ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"], text=True
+    )
+    result = {
+        "command": command,
+        "commit": commit.strip() + (" and uncommitted changes" if changed else ""),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "rounds": rounds,
+        **figures,
+    }
+    path = ROOT / "tests" / "bench" / "results" / f"{area}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return path
