@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from heliostat.stack import tempdir
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Read when the first property runs; its default is a folder at the top of the checkout.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".venv/.cache/hypothesis"))
+
+
+def _reach_environment_without_spaces() -> None:
+    """Let Ray, which no test may have imported yet, find itself at a path without spaces."""
+    folder = Path(tempfile.mkdtemp(prefix="ht-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    sys.executable = str(tempdir.python(folder))
+    prefix = str(Path(sys.executable).parents[1])
+    sys.path[:] = [
+        prefix + path.removeprefix(sys.prefix) if path.startswith(sys.prefix) else path
+        for path in sys.path
+    ]
+
+
+if " " in sys.executable:
+    _reach_environment_without_spaces()
 
 
 @pytest.fixture(scope="session")
