@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heliostat.stack import local
+from heliostat.stack import local, record
 from tests.e2e.conftest import LivePlatform
 
 BEGINS = {
@@ -33,6 +34,10 @@ BEGINS = {
 """What the job prints once it is in a stage, in the order of the stages."""
 
 
+LIMIT_S = 240
+"""Longest wait for a stage."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interruption:
     """How a job that was interrupted in a stage ended."""
@@ -43,6 +48,12 @@ class Interruption:
     seconds: float
     """From the signal to the client's end."""
     output: str
+
+    @property
+    def in_stage(self) -> str:
+        """Stage of the last line that the job printed: a Ctrl-C may reach it one stage later."""
+        told = re.findall(r"^\[([a-z ]+)\]", self.output, re.MULTILINE)
+        return told[-1] if told else "start"
 
     @property
     def stages_done(self) -> list[str]:
@@ -61,20 +72,21 @@ def interrupt(
 
     SIGKILL goes to the driver, SIGINT to the client, as Ctrl-C in a terminal does.
     """
+    before = set(_driver_logs(platform))
     process = subprocess.Popen(
         [sys.executable, "-m", "heliostat", "submit", *arguments, "--", "jobs/pipeline.py"],
         env=platform.environment, cwd=platform.repository, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        seen = _wait_for(process, BEGINS[stage])
+        _wait_for(platform, before, process, BEGINS[stage])
         began = time.monotonic()
         if how is signal.SIGKILL:
             for driver in drivers(platform):
                 os.kill(driver, signal.SIGKILL)
         else:
             process.send_signal(how)
-        rest, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             process.kill()
@@ -84,18 +96,28 @@ def interrupt(
         how=how.name,
         exit_code=process.returncode,
         seconds=time.monotonic() - began,
-        output=seen + rest,
+        output=output,
     )
 
 
-def _wait_for(process: subprocess.Popen[str], text: str) -> str:
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    raise AssertionError(f"ended without {text!r}:\n{seen}")
+def _wait_for(
+    platform: LivePlatform, before: set[Path], process: subprocess.Popen[str], text: str
+) -> None:
+    """Read the driver's own log, since some stages are over before the client prints a line."""
+    ends = time.monotonic() + LIMIT_S
+    while time.monotonic() < ends and process.poll() is None:
+        if any(text in log.read_text() for log in set(_driver_logs(platform)) - before):
+            return
+        time.sleep(0.01)
+    process.kill()
+    output, _ = process.communicate()
+    raise AssertionError(f"ended without {text!r}:\n{output}")
+
+
+def _driver_logs(platform: LivePlatform) -> list[Path]:
+    known = record.read(platform.home)
+    assert known is not None
+    return list(Path(known.temp_dir).glob("session_latest/logs/job-driver-*.log"))
 
 
 def drivers(platform: LivePlatform) -> list[int]:
