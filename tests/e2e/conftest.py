@@ -54,7 +54,7 @@ def platform_ports() -> dict[str, int]:
 def new_platform(repository: Path, home: Path, *assignments: str) -> LivePlatform:
     """Describe a platform on free ports with this state folder; nothing is started."""
     ports = platform_ports()
-    kept = {"PATH", "HOME", "LANG", "TMPDIR"}
+    kept = {"PATH", "LANG", "TMPDIR"}
     settings = [f"ports.{name}={port}" for name, port in ports.items()]
     return LivePlatform(
         repository=repository,
@@ -63,6 +63,8 @@ def new_platform(repository: Path, home: Path, *assignments: str) -> LivePlatfor
         environment={
             **{key: value for key, value in os.environ.items() if key in kept},
             "PYTHONPATH": f"{repository / 'platform'}{os.pathsep}{repository}",
+            # A HOME in which even root can make no file.
+            "HOME": "/sys",
             "HELIOSTAT_HOME": str(home),
             "HELIOSTAT_SET": shlex.join([*settings, *assignments]),
         },

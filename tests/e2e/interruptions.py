@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -106,12 +107,18 @@ def _wait_for(
     """Read the driver's own log, since some stages are over before the client prints a line."""
     ends = time.monotonic() + LIMIT_S
     while time.monotonic() < ends and process.poll() is None:
-        if any(text in log.read_text() for log in set(_driver_logs(platform)) - before):
+        if any(text in _read(log) for log in set(_driver_logs(platform)) - before):
             return
         time.sleep(0.01)
     process.kill()
     output, _ = process.communicate()
     raise AssertionError(f"ended without {text!r}:\n{output}")
+
+
+def _read(log: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return log.read_text()
+    return ""
 
 
 def _driver_logs(platform: LivePlatform) -> list[Path]:
