@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import sys
@@ -19,11 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".venv/.cache/hypothesis"))
 
 
+SCRATCH = Path(tempfile.mkdtemp(prefix="ht-", dir="/tmp"))
+"""Every temporary file of the tests and of what they start; short, for the sake of sockets."""
+
+os.environ["TMPDIR"] = str(SCRATCH)
+tempfile.tempdir = None
+
+FAILED = pytest.StashKey[bool]()
+
+
 def _reach_environment_without_spaces() -> None:
     """Let Ray, which no test may have imported yet, find itself at a path without spaces."""
-    folder = Path(tempfile.mkdtemp(prefix="ht-", dir="/tmp"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    sys.executable = str(tempdir.python(folder))
+    sys.executable = str(tempdir.python(SCRATCH))
     prefix = str(Path(sys.executable).parents[1])
     sys.path[:] = [
         prefix + path.removeprefix(sys.prefix) if path.startswith(sys.prefix) else path
@@ -33,6 +39,17 @@ def _reach_environment_without_spaces() -> None:
 
 if " " in sys.executable:
     _reach_environment_without_spaces()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the temporary files, unless a test failed."""
+    if not config.stash.get(FAILED, False):
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember whether a test failed."""
+    session.config.stash[FAILED] = exitstatus != 0
 
 
 @pytest.fixture(scope="session")

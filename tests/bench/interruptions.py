@@ -58,13 +58,12 @@ def _stages(platform: LivePlatform, how: signal.Signals) -> dict[str, Any]:
     for stage in BEGINS:
         found = interrupt(platform, stage, how, RECIPE)
         print(
-            f"{how.name} in {stage} ({found.in_stage}): exit {found.exit_code} in {found.seconds:.1f} s",
+            f"{how.name} in {stage}: exit {found.exit_code} in {found.seconds:.1f} s",
             flush=True,
         )
         interrupted.append(
             {
                 "stage": stage,
-                "in_stage": found.in_stage,
                 "exit_code": found.exit_code,
                 "seconds": round(found.seconds, 2),
                 "stages_done": found.stages_done,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -49,12 +48,6 @@ class Interruption:
     seconds: float
     """From the signal to the client's end."""
     output: str
-
-    @property
-    def in_stage(self) -> str:
-        """Stage of the last line that the job printed: a Ctrl-C may reach it one stage later."""
-        told = re.findall(r"^\[([a-z ]+)\]", self.output, re.MULTILINE)
-        return told[-1] if told else "start"
 
     @property
     def stages_done(self) -> list[str]:

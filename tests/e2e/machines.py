@@ -7,8 +7,10 @@ labels known after a fixed time. Nothing of the platform knows about it.
 from __future__ import annotations
 
 import csv
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -66,6 +68,15 @@ CHECKS = Contract(
     ),
 )
 
+READINGS_HEADER = ("machine", "at", "temperature", "vibration")
+BAD_READINGS = (
+    (1, "2024-01-05T00:00:00+00:00", "60.00"),
+    (1, "2024-01-05T00:30:00+00:00", "hot", "0.5"),
+    (1, "2999-01-01T00:00:00+00:00", "60.00", "0.5"),
+    (1, START.isoformat(), "60.00", "0.5"),
+)
+"""A row of too few fields, a wrong type, a time to come, and keys that are there already."""
+
 
 def generate(folder: Path) -> None:
     """Write the three source files; the same ones each time."""
@@ -95,7 +106,7 @@ def generate(folder: Path) -> None:
                 failed = int(rng.random() < 1 / (1 + np.exp(-odds)))
                 when = at + timedelta(minutes=20)
                 checks.append((len(checks) + 1, machine + 1, when.isoformat(), failed))
-    _write(folder / "readings.csv", ("machine", "at", "temperature", "vibration"), readings)
+    _write(folder / "readings.csv", READINGS_HEADER, [*readings, *BAD_READINGS])
     _write(folder / "checks.csv", ("check", "machine", "at", "failed"), checks)
 
 
@@ -163,9 +174,20 @@ def _day(number: int) -> str:
     return (START + timedelta(days=number)).isoformat()
 
 
+def without_column() -> PipelineRecipe:
+    """The same, but the file of readings lacks a column."""
+    whole = recipe()
+    path = Path(whole.sources[0].source.paths[0])
+    short = path.with_name("readings-short.csv")
+    _write(short, READINGS_HEADER[:3], [(1, START.isoformat(), "60.00")])
+    readings = replace(whole.sources[0], source=CsvFiles(paths=(str(short),), missing=("",)))
+    return replace(whole, sources=(readings, *whole.sources[1:]))
+
+
 def recipe() -> PipelineRecipe:
     """Generate the files if they are not there, and describe a run over them."""
-    folder = Path(tempfile.gettempdir()) / "heliostat-machines-1"
+    # The client and the job must name the same folder.
+    folder = Path(os.environ.get("HELIOSTAT_HOME", tempfile.gettempdir())) / "machines"
     if not (folder / "checks.csv").exists():
         generate(folder)
 

@@ -139,6 +139,25 @@ def test_a_workload_of_another_shape_needs_nothing_but_its_own_folder(
     assert report["rollout"]["state"] == "promoted"
     assert (report["requests"], report["failed"]) == (2400, 0)
     assert report["features_online_vs_offline"]["different"] == 0
+    (told,) = re.findall(r"^\[ingest\] raw/readings: (.*)$", done.stdout, re.MULTILINE)[-1:]
+    assert told.startswith(
+        "86,404 rows read, 86,400 written, 4 quarantined: "
+        "line: must have 4 fields, as the header (1); temperature: must be float64 (1); "
+        "at: must not be after now, "
+    )
+    assert told.endswith(" (1); machine, at: must be unique (1)")
+
+
+def test_a_source_without_a_column_is_refused_in_one_line(live_platform: LivePlatform) -> None:
+    """Exit code 2, the table and the column are named, and nothing is written."""
+    refused = _submit(live_platform, "tests.e2e.machines:without_column", job="jobs/ingest.py")
+
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert refused.stdout.splitlines()[-1].endswith(
+        "readings-short.csv: column = 'vibration': must be in the header; "
+        "known: at, machine, temperature"
+    )
 
 
 def test_a_recipe_with_an_unknown_key_or_a_bad_value_starts_nothing(

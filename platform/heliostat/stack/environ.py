@@ -61,6 +61,7 @@ def for_processes(
     home: Path,
     repository: Path,
     python: Path,
+    temp: Path,
     environ: Mapping[str, str],
 ) -> dict[str, str]:
     """Say what the platform's own processes run with; jobs and replicas inherit it from Ray.
@@ -77,6 +78,8 @@ def for_processes(
         **{key: value for key, value in clients.items() if key != "RAY_ADDRESS"},
         "PYTHONPATH": f"platform:{repository}:{source}",
         "PATH": path,
+        # What a killed process leaves behind goes with the run folder.
+        "TMPDIR": str(temp),
         MARK: str(home),
     }
 

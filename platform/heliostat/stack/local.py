@@ -180,7 +180,8 @@ def _start(
     folder = tempdir.temp_dir(home.root)
     tempdir.remove(folder)
     tempdir.make(folder)
-    (folder / "h").mkdir(mode=0o700)
+    for name in ("h", "t"):
+        (folder / name).mkdir(mode=0o700)
     python = tempdir.python(folder)
     token = auth.resolve(environ_now, home.keys)
     clients = environ.for_clients(settings, home.root, token, environ_now)
@@ -192,7 +193,12 @@ def _start(
         clients=clients,
     )
     common = environ.for_processes(
-        clients, home=home.root, repository=repository, python=python, environ=environ_now
+        clients,
+        home=home.root,
+        repository=repository,
+        python=python,
+        temp=folder / "t",
+        environ=environ_now,
     )
     serve_config = ray_api.load_serve_config(
         repository / settings.serve_config,

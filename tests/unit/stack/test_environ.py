@@ -40,6 +40,7 @@ def test_processes_run_this_python_and_the_uploaded_code_first() -> None:
         home=Path("/h"),
         repository=Path("/r"),
         python=Path("/v/bin/python"),
+        temp=Path("/tmp/h/t"),
         environ={"RAY_ADDRESS": "ray://y", "PYTHONPATH": "/evil", "PYTHONHOME": "/e", "LANG": "C"},
     )
     path = found.pop("PATH")
@@ -48,6 +49,7 @@ def test_processes_run_this_python_and_the_uploaded_code_first() -> None:
         "LANG": "C",
         "HELIOSTAT_HOME": "/h",
         "PYTHONPATH": "platform:/r:/r/platform",
+        "TMPDIR": "/tmp/h/t",
         MARK: "/h",
     }
 
