@@ -63,7 +63,7 @@ def widen(frame: pl.DataFrame, have: Mapping[str, pl.DataType]) -> pl.DataFrame:
     >>> import polars as pl
     >>> frame = pl.DataFrame({"n": [1]}, schema={"n": pl.Int32})
     >>> widen(frame, {"n": pl.Int64()}).schema
-    Schema({'n': Int64})
+    Schema([('n', Int64)])
     """
     import polars as pl
 
