@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from heliostat.data.tables import Catalog
-
 from tests.bench import table_writer
 
 WRITER = Path(table_writer.__file__)
@@ -103,7 +102,9 @@ def _round(
     os.killpg(child.pid, signal.SIGKILL)
     ended = child.wait() == 0
     committed = catalog.commit_of(table_writer.TABLE, run_id) is not None
-    counts["ended_before_kill" if ended else f"killed_{'after' if committed else 'before'}_commit"] += 1
+    counts[
+        "ended_before_kill" if ended else f"killed_{'after' if committed else 'before'}_commit"
+    ] += 1
     counts["reads"] += 1
     counts["torn_reads"] += _content(catalog) != (expected(operation) if committed else old)
     again = _started(operation, folder, run_id, environment)

@@ -26,7 +26,9 @@ def base(catalog: Catalog) -> None:
     for number in range(NUM_FILES):
         first = number * ROWS_PER_FILE
         ids = pl.int_range(first, first + ROWS_PER_FILE, eager=True).alias("id")
-        catalog.write(TABLE, pl.DataFrame({"id": ids, "value": 0}), run_id=f"b{number}", mode="append")
+        catalog.write(
+            TABLE, pl.DataFrame({"id": ids, "value": 0}), run_id=f"b{number}", mode="append"
+        )
 
 
 def source(folder: Path) -> CsvFiles:

@@ -31,7 +31,7 @@ def wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """deltalake's options for an S3 server (moto, a process of its own) with a bucket `lake`."""
+    """Storage options for an S3 server (moto, a process of its own) with a bucket `lake`."""
     pytest.importorskip("moto", reason="S3 is tested against moto: pip install heliostat[dev]")
     folder = tmp_path_factory.mktemp("s3")
     port = free_port()

@@ -97,9 +97,7 @@ def test_columns_that_the_table_lacks_are_null_in_older_rows(catalog: Catalog) -
 
     assert_frame_equal(
         catalog.read("t").sort("id").head(3),
-        pl.DataFrame(
-            {"id": [0, 1, 2], "value": ["old", "new", "old"], "note": [None, "hi", None]}
-        ),
+        pl.DataFrame({"id": [0, 1, 2], "value": ["old", "new", "old"], "note": [None, "hi", None]}),
     )
 
 
@@ -130,8 +128,10 @@ def test_a_partitioned_table_stays_so(tmp_path: Path) -> None:
         ),
         (
             pl.DataFrame({"id": [1]}),
-            "table t.value = None: must be string to be appended; the rows lack it. "
-            "Add it as nulls if its values are unknown",
+            (
+                "table t.value = None: must be string to be appended; the rows lack it. "
+                "Add it as nulls if its values are unknown"
+            ),
         ),
         (
             pl.DataFrame({"id": [1], "value": [2.5]}),
