@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heliostat import __version__
+from heliostat import __version__, data_cli
 from heliostat.errors import HeliostatError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ rollout_app = typer.Typer(
     help="Look at rollouts and end them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(rollout_app, name="rollout")
+data_cli.register(app)
 
 Assignments = Annotated[
     list[str] | None,

@@ -17,7 +17,8 @@ from heliostat.data.checks import check
 from heliostat.data.contract import Contract
 from heliostat.data.csv_rows import LINE, parse
 from heliostat.data.sources import CsvFiles, Member
-from heliostat.data.tables import Catalog, StagedFile
+from heliostat.data.staging import StagedFile
+from heliostat.data.tables import Catalog
 
 MAX_CHUNKS_PER_FILE = 10**6
 """Chunks are numbered through all files of a source by file * this + chunk."""

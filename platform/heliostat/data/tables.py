@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from heliostat.config import require, require_name
+from heliostat.data import commits, log, reading, staging, storage
+from heliostat.data.commits import Change
+from heliostat.data.log import Entry
+from heliostat.data.reading import ActiveFile
+from heliostat.data.schema_rules import widen
+from heliostat.data.staging import StagedFile, require_run
 from heliostat.errors import ConfigError, HeliostatError, nearest
 
 if TYPE_CHECKING:
@@ -20,25 +21,14 @@ if TYPE_CHECKING:
     import ray.data
     from deltalake import DeltaTable
 
-Mode = Literal["overwrite", "append"]
+    from heliostat.data.storage import Storage
 
-_RUN_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
+Mode = Literal["overwrite", "append"]
+Where = Mapping[str, Sequence[object]]
 
 
 class _Arrow(Protocol):
     def __arrow_c_schema__(self) -> object: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StagedFile:
-    """A Parquet file that lies in a table's folder and is not part of the table yet."""
-
-    path: str
-    """Relative to the table's folder."""
-
-    num_rows: int
-
-    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,13 +45,22 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every table under one folder, by name; names may contain ``/``.
+    """Every table under one folder or URL, by name; names may contain ``/``.
 
     A version is whole or absent: readers never see staged files. Plain to pickle, so tasks
-    take it along. Building it touches no disk.
+    take it along. Building it touches nothing.
     """
 
-    root: Path
+    root: Path | str
+    """Local folder, or the URL of one in an object store: ``s3://bucket/tables``."""
+
+    options: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
+    """deltalake's storage options of the object store, as ``AWS_ENDPOINT_URL``."""
+
+    def below(self, folder: str) -> Catalog:
+        """Open the catalog in a folder below this one, with nothing pinned or sealed."""
+        inside = f"{self.root}/{folder}" if storage.is_url(self.root) else Path(self.root) / folder
+        return Catalog(inside, options=self.options)
 
     def version(self, name: str) -> int | None:
         """Newest version of the table, or None if there is no such table."""
@@ -70,57 +69,95 @@ class Catalog:
 
     def names(self) -> list[str]:
         """Every table's name, sorted."""
-        logs = self.root.rglob("_delta_log") if self.root.exists() else ()
-        return sorted(str(log.parent.relative_to(self.root)) for log in logs)
+        if not storage.is_url(self.root):
+            root = Path(self.root)
+            logs = root.rglob("_delta_log") if root.exists() else ()
+            return sorted(str(log.parent.relative_to(root)) for log in logs)
+        return storage.folders_with(self.root, "_delta_log", self.options)
 
     def schema(self, name: str, version: int | None = None) -> pl.Schema:
         """Column names and types of a version (the newest if None)."""
         import polars as pl
 
-        return pl.Schema(_schema(self._existing(name, version)))
+        return pl.Schema(reading.schema(self._existing(name, version)))
 
-    def files(self, name: str, version: int | None = None) -> list[Path]:
-        """The Parquet files of a version (the newest if None), in a stable order."""
-        return _files(self._folder(name), self._existing(name, version))
+    def active(self, name: str, version: int | None = None) -> list[ActiveFile]:
+        """The files of a version (the newest if None), with their rows, sizes and partitions."""
+        return reading.active(self._existing(name, version))
+
+    def files(
+        self, name: str, version: int | None = None, where: Where | None = None
+    ) -> list[Path]:
+        """The Parquet files of a version (the newest if None), in a stable order.
+
+        Args:
+            name: Table on local disk.
+            version: Which one.
+            where: Only files that may hold these values of partition columns.
+        """
+        where = where or {}
+        return [
+            Path(self._folder(name).readable(file.location))
+            for file in self.active(name, version)
+            if staging.matches(file.staged, where)
+        ]
 
     def num_rows(self, name: str, version: int | None = None) -> int:
         """Rows of a version (the newest if None), without reading them."""
-        actions = self._existing(name, version).get_add_actions(flatten=True)
-        return sum(actions["num_records"].to_pylist())
+        return sum(file.num_rows for file in self.active(name, version))
 
     def read(
-        self, name: str, version: int | None = None, columns: Sequence[str] | None = None
+        self,
+        name: str,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: Where | None = None,
     ) -> pl.DataFrame:
         """Read a version (the newest if None) whole; each commit's rows keep their order.
 
+        Args:
+            name: Table.
+            version: Which one.
+            columns: Only these, in this order.
+            where: Only rows with one of these values in each column named; files of other
+                partitions are not opened.
+
         Raises:
             ConfigError: The table, the version or a column does not exist.
+            HeliostatError: A file of the version is gone.
         """
-        import polars as pl
-
         table = self._existing(name, version)
-        schema = _schema(table)
-        for column in columns or ():
+        schema = reading.schema(table)
+        for column in (*(columns or ()), *(where or ())):
             require(
                 column in schema, f"table {name}.columns", column, "must exist",
                 breaks=nearest(column, schema),
             )  # fmt: skip
         wanted = list(columns) if columns is not None else list(schema)
-        frames = [
-            pl.read_parquet(path, columns=wanted) for path in _files(self._folder(name), table)
-        ]
-        if not frames:
-            return pl.DataFrame(schema={column: schema[column] for column in wanted})
-        return pl.concat(frames, how="vertical").select(wanted)
+        return reading.read(self._folder(name), table, wanted, where or {})
 
-    def dataset(self, name: str, version: int | None = None) -> ray.data.Dataset:
-        """Open a version (the newest if None) with Ray Data; nothing is read yet."""
+    def dataset(
+        self, name: str, version: int | None = None, where: Where | None = None
+    ) -> ray.data.Dataset:
+        """Open a version (the newest if None) with Ray Data; nothing is read yet.
+
+        With `where`, files of other partitions are left out; rows are not filtered.
+        """
         import ray.data
 
-        files = self.files(name, version)
-        if files:
-            return ray.data.read_parquet([str(path) for path in files])
-        return ray.data.from_arrow(self.read(name, version).to_arrow())
+        folder = self._folder(name)
+        table = self._existing(name, version)
+        paths = [
+            folder.readable(file.location)
+            for file in reading.active(table)
+            if staging.matches(file.staged, where or {})
+        ]
+        if not paths:
+            return ray.data.from_arrow(reading.empty(reading.schema(table)).to_arrow())
+        # The files hold every column themselves, so that no path is taken for a value.
+        return ray.data.read_parquet(
+            paths, filesystem=folder.filesystem, partitioning=None, schema=reading.arrow(table)
+        )
 
     def stage(self, name: str, frame: pl.DataFrame, *, run_id: str, part: int) -> StagedFile:
         """Write one file of a coming version; safe to repeat, in any process.
@@ -129,17 +166,23 @@ class Catalog:
         file and never changes one that a version holds. `commit` makes it visible; files
         that no commit names are never read.
         """
-        _require_run(run_id)
-        folder = self._folder(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        frame.write_parquet(buffer, compression="zstd", compression_level=1)
-        content = buffer.getbuffer()
-        digest = hashlib.blake2b(content, digest_size=6).hexdigest()
-        path = folder / f"part-{run_id}-{part:010d}-{digest}.parquet"
-        if not path.exists():
-            _write_whole(path, content)
-        return StagedFile(path=path.name, num_rows=frame.height, size_bytes=len(content))
+        require_run(run_id)
+        return staging.stage(self._made(name), frame, run_id=run_id, part=part)
+
+    def stage_partitions(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        run_id: str,
+        part: int,
+        partition_by: Sequence[str],
+    ) -> tuple[StagedFile, ...]:
+        """Write one file per partition that the rows fall into; none for no rows."""
+        require_run(run_id)
+        return staging.stage_partitions(
+            self._made(name), frame, run_id=run_id, part=part, partition_by=partition_by
+        )
 
     def commit(
         self,
@@ -150,96 +193,155 @@ class Catalog:
         run_id: str,
         mode: Mode,
         details: dict[str, Any] | None = None,
+        partition_by: Sequence[str] = (),
     ) -> int:
         """Make staged files a new version of the table, exactly once per run and table.
 
         A run that has committed to this table before gets that version again and changes
-        nothing, whatever it brings now. Two writers at once: both appends commit, one after
-        the other; an overwrite that loses the race is repeated on the newer version.
+        nothing, whatever it brings now. Two writers at once commit one after the other, each on
+        what the other left; neither's rows mix with the other's.
 
         Args:
             name: Table; made if absent.
             files: What `stage` returned; may be empty, for a table without rows.
             schema: Columns of the version, as a Polars or Arrow schema.
             run_id: Who writes; kept in the table.
-            mode: ``overwrite`` replaces all rows, and the columns too; ``append`` adds rows.
+            mode: ``overwrite`` replaces all rows, and the columns too; ``append`` adds rows, and
+                columns that the table lacks.
             details: Plain values to store with the commit, read by `commit_of`.
+            partition_by: Columns by which `files` were staged; an existing table's are kept.
 
         Raises:
-            ConfigError: Appended columns differ from the table's.
+            ConfigError: Appended columns lack one of the table's or differ in type, or the
+                partition columns differ.
             HeliostatError: A staged file is gone.
         """
-        from deltalake import CommitProperties, Transaction
-        from deltalake.exceptions import CommitFailedError, DeltaError
-        from deltalake.transaction import create_table_with_add_actions
+        columns = reading.delta_schema(schema)
 
-        _require_run(run_id)
-        folder = self._folder(name)
-        actions = [_add_action(folder, file) for file in files]
-        properties = CommitProperties(
-            custom_metadata={"heliostat": json.dumps({"run": run_id, **(details or {})})},
-            app_transactions=[Transaction(run_id, 1)],
-        )
-        columns = _delta_schema(schema)
+        def plan(_: DeltaTable | None) -> Change:
+            return Change(
+                add=tuple(files), mode=mode, columns=columns, partition_by=tuple(partition_by)
+            )
+
+        return self.transact(name, plan, run_id=run_id, operation=mode, details=details)
+
+    def transact(
+        self,
+        name: str,
+        plan: Callable[[DeltaTable | None], Change],
+        *,
+        run_id: str,
+        operation: str,
+        details: dict[str, Any] | None = None,
+    ) -> int:
+        """Commit what `plan` makes of the newest version, exactly once per run and table.
+
+        Where another writer was faster, `plan` is called again with what it left, until the
+        commit stands on exactly the version that was planned for.
+
+        Args:
+            name: Table.
+            plan: Given the open table, or None if there is none; may stage files.
+            run_id: Who writes; a run that has committed before gets that version again.
+            operation: What `history` calls it.
+            details: Plain values to store with the commit.
+        """
+        require_run(run_id)
         while True:
+            # One handle for both: what it shows of this run is what the commit stands on.
             table = self._open(name)
-            if table is None:
-                folder.mkdir(parents=True, exist_ok=True)
-                try:
-                    create_table_with_add_actions(
-                        str(folder), columns, actions, mode="error", commit_properties=properties
-                    )
-                except DeltaError:
-                    if self._open(name) is None:
-                        raise
-            elif table.transaction_version(run_id) is None:
-                if mode == "append":
-                    _require_same_columns(name, table, columns)
-                try:
-                    table.create_write_transaction(
-                        list(actions), mode, columns, commit_properties=properties
-                    )
-                except CommitFailedError:
-                    continue
-            found = self.commit_of(name, run_id)
+            found = None if table is None else self._commit_in(name, table, run_id)
             if found is not None:
                 return found.version
+            change = plan(table)
+            try:
+                commits.attempt(
+                    name,
+                    self._made(name),
+                    table,
+                    change,
+                    run_id=run_id,
+                    details={"operation": operation, **(details or {})},
+                )
+            except HeliostatError:
+                # Another try of this run may have committed and swept this one's files.
+                if self.commit_of(name, run_id) is None:
+                    raise
+                continue
 
     def write(
-        self, name: str, frame: pl.DataFrame, *, run_id: str, mode: Mode = "overwrite"
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        run_id: str,
+        mode: Mode = "overwrite",
+        partition_by: Sequence[str] = (),
     ) -> int:
-        """Write one frame as a new version and return it; exactly once per run and table."""
-        files = [self.stage(name, frame, run_id=run_id, part=0)] if frame.height else []
-        return self.commit(name, files, frame.head(0).to_arrow().schema, run_id=run_id, mode=mode)
+        """Write one frame as a new version and return it; exactly once per run and table.
+
+        Appended columns of a narrower type than the table's are widened, as int32 to int64.
+        """
+        if mode == "append":
+            table = self._open(name)
+            frame = frame if table is None else widen(frame, reading.schema(table))
+        files = self.stage_partitions(name, frame, run_id=run_id, part=0, partition_by=partition_by)
+        return self.commit(
+            name, files, frame.head(0).to_arrow().schema, run_id=run_id, mode=mode,
+            partition_by=partition_by,
+        )  # fmt: skip
 
     def commit_of(self, name: str, run_id: str) -> Commit | None:
         """Find what the run committed to the table, or None if it has not."""
         table = self._open(name)
-        if table is None or table.transaction_version(run_id) is None:
-            return None
-        # `DeltaTable.history` counts versions down from its own snapshot over the log as it is
-        # by then, so that they are wrong while others commit. The log's files say it exactly.
-        for version in range(table.version(), -1, -1):
-            details = _details(self._folder(name) / "_delta_log" / f"{version:020d}.json")
-            if details is not None and details.pop("run") == run_id:
-                return Commit(version=version, run_id=run_id, details=details)
-        return None
+        return None if table is None else self._commit_in(name, table, run_id)
 
-    def _folder(self, name: str) -> Path:
+    def _commit_in(self, name: str, table: DeltaTable, run_id: str) -> Commit | None:
+        number = table.transaction_version(run_id)
+        if number is None:
+            return None
+        folder = self._folder(name)
+        entry = log.read(folder, number)
+        if entry is None or entry.run_id != run_id:
+            entries = log.newest_first(folder, table.version())
+            entry = next((item for item in entries if item.run_id == run_id), None)
+        if entry is None:
+            # Its entry was cleaned up, with the versions before the oldest that is kept.
+            return Commit(version=number, run_id=run_id, details={})
+        return Commit(version=entry.version, run_id=run_id, details=entry.details)
+
+    def history(self, name: str, limit: int | None = None) -> list[Entry]:
+        """What made each version, the newest first; at most `limit` of them."""
+        newest = self._existing(name, None).version()
+        entries = log.newest_first(self._folder(name), newest)
+        return [entry for number, entry in enumerate(entries) if limit is None or number < limit]
+
+    def sweep(self, name: str, run_id: str) -> int:
+        """Remove what a run staged and its commit does not hold, of this try or a killed one.
+
+        Only a run that has committed is swept: from then on, no try of it can commit anything.
+
+        Returns:
+            How many files are gone; 0 for a run that has not committed.
+        """
+        found = self.commit_of(name, run_id)
+        entry = None if found is None else log.read(self._folder(name), found.version)
+        if entry is None or entry.run_id != run_id:
+            return 0
+        return staging.sweep(self._folder(name), run_id, tuple(entry.added))
+
+    def _made(self, name: str) -> Storage:
+        folder = self._folder(name)
+        folder.make()
+        return folder
+
+    def _folder(self, name: str) -> Storage:
         for part in name.split("/"):
             require_name("table name", part)
-        # deltalake 1.6 decodes the path once too often and then does not find its own log.
-        require("%" not in str(self.root), "tables folder", str(self.root), "must contain no '%'")
-        return self.root / name
+        return storage.folder(self.root, name, self.options)
 
     def _open(self, name: str) -> DeltaTable | None:
-        from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
-
-        try:
-            return DeltaTable(str(self._folder(name)))
-        except TableNotFoundError:
-            return None
+        return reading.open_table(self._folder(name))
 
     def _existing(self, name: str, version: int | None) -> DeltaTable:
         table = self._open(name)
@@ -254,94 +356,5 @@ class Catalog:
                 f"must be a version of the table, 0 to {newest}",
             )
             if version != newest:
-                table.load_as_version(version)
+                reading.travel(name, table, version)
         return table
-
-
-def _require_run(run_id: str) -> None:
-    require(
-        bool(_RUN_ID.match(run_id)),
-        "run_id",
-        run_id,
-        "must be 1 to 128 letters, digits, '_', '.' or '-', beginning with a letter or digit",
-    )
-
-
-def _write_whole(path: Path, content: memoryview) -> None:
-    """Write so that the file is never seen in part: a commit may name it right after."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _add_action(folder: Path, file: StagedFile) -> Any:
-    from deltalake.transaction import AddAction
-
-    path = folder / file.path
-    # deltalake commits a path that does not exist, and readers fail from then on.
-    if not path.exists() or path.stat().st_size != file.size_bytes:
-        raise HeliostatError(f"{path}: the staged file is gone or was cut; nothing is committed")
-    return AddAction(
-        path=file.path,
-        size=file.size_bytes,
-        partition_values={},
-        modification_time=int(path.stat().st_mtime * 1000),
-        data_change=True,
-        stats=json.dumps({"numRecords": file.num_rows}),
-    )
-
-
-def _details(log: Path) -> dict[str, Any] | None:
-    """What `Catalog.commit` stored in one version's log; None if another program wrote it."""
-    try:
-        lines = log.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return None
-    for line in lines:
-        stored = json.loads(line).get("commitInfo", {}).get("heliostat")
-        if stored is not None:
-            found: dict[str, Any] = json.loads(stored)
-            return found
-    return None
-
-
-def _delta_schema(schema: Any) -> Any:
-    import polars as pl
-    from deltalake import Schema
-
-    if isinstance(schema, pl.Schema):
-        schema = pl.DataFrame(schema=schema).to_arrow().schema
-    return Schema.from_arrow(schema)
-
-
-def _require_same_columns(name: str, table: DeltaTable, columns: Any) -> None:
-    have = {item.name: _type(item) for item in table.schema().fields}
-    come = {item.name: _type(item) for item in columns.fields}
-    for column in [*come, *have]:
-        require(
-            have.get(column) == come.get(column),
-            f"table {name}.{column}",
-            come.get(column),
-            f"must be {have.get(column)} to be appended",
-        )
-
-
-def _type(column: Any) -> str:
-    return str(json.loads(column.type.to_json())).strip('"')
-
-
-def _files(folder: Path, table: DeltaTable) -> list[Path]:
-    # Only the names: deltalake gives the folder percent-encoded, which is no path.
-    return sorted(folder / uri.rpartition("/")[2] for uri in table.file_uris())
-
-
-def _schema(table: DeltaTable) -> dict[str, Any]:
-    import polars as pl
-    import pyarrow as pa
-
-    frame = pl.from_arrow(pa.schema(table.schema().to_arrow()).empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return dict(frame.schema)

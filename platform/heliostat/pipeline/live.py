@@ -110,7 +110,7 @@ def run_canary(
     """
     reporter.line("canary", "preparing the replay")
     period = recipe.replay.period
-    replayed = Catalog(catalog.root / "replay")
+    replayed = catalog.below("replay")
     versions = _reveal(recipe, catalog, replayed, run_id)
     timeline = Timeline(
         recipe.service, replayed, start=period.start_at, end=period.end_at, versions=versions

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from heliostat.data.citations import cite, release
+from heliostat.data.diff import diff
+from heliostat.data.restore import restore
+from heliostat.data.tables import Catalog
+from heliostat.data.upkeep import optimize, plan_vacuum, vacuum
+from heliostat.errors import ConfigError
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path)
+
+
+def appended(catalog: Catalog, number: int) -> None:
+    for row in range(number):
+        catalog.write("t", pl.DataFrame({"id": [row]}), run_id=f"r{row}", mode="append")
+
+
+def later() -> datetime:
+    return datetime.now(UTC) + timedelta(days=30)
+
+
+def test_optimize_puts_files_together_and_changes_no_row(catalog: Catalog) -> None:
+    """Order of rows and older versions stay; done again, it commits nothing."""
+    appended(catalog, 7)
+    before = catalog.read("t")
+
+    report = optimize(catalog, "t", run_id="o")
+
+    assert (report.files_before, report.files_after, report.version) == (7, 1, 7)
+    assert_frame_equal(catalog.read("t"), before)
+    assert_frame_equal(catalog.read("t", 6), before)
+    assert optimize(catalog, "t", run_id="again").version == 7
+    assert catalog.history("t", limit=1)[0].operation == "optimize"
+
+
+def test_optimize_keeps_partitions_apart(catalog: Catalog) -> None:
+    """Files of two values never become one."""
+    for row in range(4):
+        frame = pl.DataFrame({"id": [row, row], "kind": ["a", "b"]})
+        catalog.write("t", frame, run_id=f"r{row}", mode="append", partition_by=["kind"])
+
+    optimize(catalog, "t", run_id="o")
+
+    assert [file.partition for file in catalog.active("t")] in (
+        [(("kind", "a"),), (("kind", "b"),)],
+        [(("kind", "b"),), (("kind", "a"),)],
+    )
+    assert catalog.read("t", where={"kind": ["a"]})["id"].to_list() == [0, 1, 2, 3]
+
+
+def test_vacuum_keeps_what_models_cite_and_what_is_young(catalog: Catalog) -> None:
+    """A cited version stays readable however old; all others beyond retention go."""
+    for row in range(5):
+        catalog.write("t", pl.DataFrame({"id": [row]}), run_id=f"r{row}")
+    cite(catalog, "t", 1, by="model churn@3", now=datetime.now(UTC))
+    cite(catalog, "t", 2, by="model churn@4", now=datetime.now(UTC))
+    release(catalog, "t", 2, by="model churn@4")
+
+    young = plan_vacuum(catalog, "t", now=datetime.now(UTC), retention=timedelta(days=7))
+    old = plan_vacuum(catalog, "t", now=later(), retention=timedelta(days=7))
+    vacuum(catalog, old)
+    vacuum(catalog, old)
+
+    assert young.files == ()
+    assert len(old.files) == 3
+    assert old.num_bytes > 0
+    assert [item.by for item in old.cited] == ["model churn@3"]
+    assert catalog.read("t", 1)["id"].to_list() == [1]
+    assert catalog.read("t")["id"].to_list() == [4]
+    assert len(list((catalog.root / "t").glob("*.parquet"))) == 2  # type: ignore[operator]
+
+
+def test_vacuum_takes_old_orphans_and_leaves_files_that_wait_for_a_commit(
+    catalog: Catalog,
+) -> None:
+    """A killed writer's file goes after a day; a running writer's stays."""
+    appended(catalog, 1)
+    old = catalog.stage("t", pl.DataFrame({"id": [8]}), run_id="killed", part=0)
+    new = catalog.stage("t", pl.DataFrame({"id": [9]}), run_id="running", part=0)
+    folder = Path(catalog.root) / "t"
+    day_ago = datetime.now(UTC).timestamp() - 90_000
+    os.utime(folder / old.path, (day_ago, day_ago))
+
+    sweep = plan_vacuum(catalog, "t", now=datetime.now(UTC), retention=timedelta(0))
+    vacuum(catalog, sweep)
+
+    assert sweep.files == (old.path,)
+    assert (folder / new.path).exists()
+
+
+def test_vacuum_cuts_the_log_where_no_kept_version_needs_it(catalog: Catalog) -> None:
+    """The newest stays readable, an old version is refused in words, a run still commits once."""
+    appended(catalog, 12)
+    optimize(catalog, "t", run_id="o")
+    before = catalog.read("t")
+
+    vacuum(catalog, plan_vacuum(catalog, "t", now=later(), retention=timedelta(0)))
+
+    assert_frame_equal(catalog.read("t"), before)
+    assert len(list((Path(catalog.root) / "t" / "_delta_log").glob("*.json"))) == 1
+    assert [entry.version for entry in catalog.history("t")] == [12]
+    assert catalog.write("t", pl.DataFrame({"id": [0]}), run_id="r3", mode="append") == 3
+    with pytest.raises(ConfigError) as caught:
+        catalog.read("t", 3)
+    assert str(caught.value) == (
+        "table t.version = 3: must be a version that vacuum has kept. "
+        "heliostat table history t lists them"
+    )
+
+
+def test_restore_is_a_new_version_and_can_be_undone(catalog: Catalog) -> None:
+    """Also over a change of columns; a version whose files are gone is refused."""
+    catalog.write("t", pl.DataFrame({"id": [1]}), run_id="a")
+    catalog.write("t", pl.DataFrame({"id": [2]}), run_id="b", mode="append")
+    catalog.write("t", pl.DataFrame({"name": ["x"]}), run_id="c")
+
+    assert restore(catalog, "t", 1, run_id="back") == 3
+    assert restore(catalog, "t", 1, run_id="back") == 3
+    assert catalog.read("t")["id"].sort().to_list() == [1, 2]
+    assert restore(catalog, "t", 0, run_id="further") == 4
+    assert catalog.read("t")["id"].to_list() == [1]
+    assert restore(catalog, "t", 2, run_id="forth") == 5
+    assert catalog.read("t").columns == ["name"]
+    vacuum(catalog, plan_vacuum(catalog, "t", now=later(), retention=timedelta(0)))
+    with pytest.raises(ConfigError) as caught:
+        restore(catalog, "t", 1, run_id="gone")
+    assert str(caught.value) == (
+        "table t.version = 1: must be a version that vacuum has kept; 2 of its 2 files are gone"
+    )
+
+
+def test_diff_says_which_rows_came_went_and_changed(catalog: Catalog) -> None:
+    """With keys an update is told from a row gone and a row come; without, it is both."""
+    first = pl.DataFrame({"id": [1, 2, 3, None], "v": ["a", "b", "c", "n"]})
+    second = pl.DataFrame({"id": [1, 2, 4, None], "v": ["a", "x", "d", "n"], "w": [1, 2, 3, 4]})
+    catalog.write("t", first, run_id="a")
+    catalog.write("t", second, run_id="b")
+
+    keyed = diff(catalog, "t", 0, 1, keys=["id"])
+    plain = diff(catalog, "t", 0, 1)
+
+    assert keyed.columns_added == ("w",)
+    assert keyed.rows_inserted.rows() == [(4, "d")]
+    assert keyed.rows_deleted.rows() == [(3, "c")]
+    assert keyed.rows_updated.rows() == [(2, "x")]
+    assert sorted(plain.rows_inserted.rows()) == [(2, "x"), (4, "d")]
+    assert sorted(plain.rows_deleted.rows()) == [(2, "b"), (3, "c")]
+
+
+def test_history_names_versions_writers_and_sizes(catalog: Catalog) -> None:
+    """Exactly, while others commit too: it is read from the log itself."""
+    appended(catalog, 2)
+    catalog.write("t", pl.DataFrame({"id": [5, 6]}), run_id="over")
+
+    found = [
+        (entry.version, entry.operation, entry.run_id, entry.rows_added, len(entry.removed))
+        for entry in catalog.history("t")
+    ]
+    assert found == [
+        (2, "overwrite", "over", 2, 2),
+        (1, "append", "r1", 1, 0),
+        (0, "append", "r0", 1, 0),
+    ]
