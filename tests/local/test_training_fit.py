@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from heliostat.errors import ConfigError
+from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.registry.tracking import Tracking
-from heliostat.training import export, scoring
+from heliostat.training import export
 from heliostat.training.evaluate import evaluate
 from heliostat.training.fit import fit
 from heliostat.training.recipe import TrainRecipe, Validation
@@ -88,7 +89,7 @@ def test_a_lost_worker_changes_no_weight_and_no_metric(
     package = tmp_path / "package"
     export.write_network(calm, RECIPE, package, model="shop", features=None, sample=rows.head(100))
     measured = evaluate(
-        rows["bought"].to_numpy(), scoring.score(Predictor.load(package, None), rows)
+        rows["bought"].to_numpy(), columns.score(Predictor.load(package, None), rows)
     )
     assert measured.metrics["auc"] > 0.75
     assert measured.metrics["log_loss"] < 0.9 * measured.metrics["base_rate_log_loss"]

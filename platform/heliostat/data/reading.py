@@ -168,10 +168,17 @@ def read(
     return pl.concat(frames, how="vertical")
 
 
-def read_file(folder: Storage, file: ActiveFile, wanted: Mapping[str, Any]) -> pl.DataFrame:
+def read_file(
+    folder: Storage,
+    file: ActiveFile,
+    wanted: Mapping[str, Any],
+    *,
+    start: int = 0,
+    num_rows: int | None = None,
+) -> pl.DataFrame:
     """Read columns of one file; one that was added to the table later is null.
 
-    A table written by another program may keep partition columns out of its files: their
+    With `num_rows`, only so many rows from row `start` on are read. A table written by another program may keep partition columns out of its files: their
     values come from the log.
     """
     import polars as pl
@@ -186,9 +193,13 @@ def read_file(folder: Storage, file: ActiveFile, wanted: Mapping[str, Any]) -> p
         if source is None:
             raise FileNotFoundError
         try:
-            frame = pl.read_parquet(source, columns=list(wanted), hive_partitioning=False)
+            if num_rows is None:
+                frame = pl.read_parquet(source, columns=list(wanted), hive_partitioning=False)
+            else:
+                rows = pl.scan_parquet(source, hive_partitioning=False).select(list(wanted))
+                frame = rows.slice(start, num_rows).collect()
         except pl.exceptions.ColumnNotFoundError:
-            frame = _read_part(source, file, wanted)
+            frame = _read_part(source, file, wanted).slice(start, num_rows)
     except FileNotFoundError as error:
         raise HeliostatError(
             f"{folder.readable(file.location)}: a file of this version is gone"

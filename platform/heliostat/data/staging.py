@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
-from heliostat.data.storage import Storage
+from heliostat.data.storage import LocalFolder, Storage
 from heliostat.errors import HeliostatError
 
 if TYPE_CHECKING:
@@ -148,6 +148,28 @@ def remove_action(file: StagedFile, *, changes_data: bool) -> Any:
         size=file.size_bytes,
         partition_values=dict(file.partition),
     )
+
+
+def staged(storage: Storage, run_id: str) -> dict[int, StagedFile]:
+    """Find the files that a run has staged, by part; of two contents of a part, one.
+
+    For a run whose parts each hold the same rows whenever they are made, such as one that reads
+    a fixed version: it may go on with what a killed try has left.
+    """
+    import polars as pl
+
+    mine = re.compile(rf"^part-{re.escape(run_id)}-(\d{{10}})-[0-9a-f]{{12}}\.parquet$")
+    found: dict[int, StagedFile] = {}
+    for file in storage.list():
+        match = mine.match(file.path)
+        if match is None or int(match[1]) in found:
+            continue
+        local = isinstance(storage, LocalFolder)
+        content = None if local else storage.read(file.path)
+        source = storage.readable(file.path) if local else io.BytesIO(content or b"")
+        rows = pl.scan_parquet(source, hive_partitioning=False).select(pl.len()).collect().item()
+        found[int(match[1])] = StagedFile(path=file.path, num_rows=rows, size_bytes=file.size_bytes)
+    return found
 
 
 def sweep(storage: Storage, run_id: str, keep: Collection[str]) -> int:

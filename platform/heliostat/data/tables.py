@@ -169,6 +169,15 @@ class Catalog:
         require_run(run_id)
         return staging.stage(self._made(name), frame, run_id=run_id, part=part)
 
+    def staged(self, name: str, run_id: str) -> dict[int, StagedFile]:
+        """Files that a run has staged so far, by part; see `staging.staged`."""
+        require_run(run_id)
+        return staging.staged(self._folder(name), run_id)
+
+    def storage(self, name: str) -> Storage:
+        """The table's folder."""
+        return self._folder(name)
+
     def stage_partitions(
         self,
         name: str,

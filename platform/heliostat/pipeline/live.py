@@ -15,6 +15,7 @@ from heliostat.features import offline
 from heliostat.features.definitions import EVENT_TIMESTAMP
 from heliostat.features.materialize import Timeline, materialize
 from heliostat.features.online import OnlineWriter
+from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.monitoring import exposures
 from heliostat.pipeline import canary, examples, parity, world
@@ -24,7 +25,6 @@ from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
 from heliostat.pipeline.replay import Example
 from heliostat.pipeline.versions import Registered
-from heliostat.training import scoring
 
 if TYPE_CHECKING:
     import polars as pl
@@ -220,7 +220,7 @@ def _checked(
 
 def _scores(trained: Registered, connection: Connection, rows: pl.DataFrame) -> list[float]:
     predictor = Predictor.load(trained.path, connection.home.keys)
-    return [float(score) for score in scoring.score(predictor, rows)]
+    return [float(score) for score in columns.score(predictor, rows)]
 
 
 def _exposures(

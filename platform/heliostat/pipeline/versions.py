@@ -14,6 +14,7 @@ from heliostat.data.citations import cite
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
 from heliostat.features.definitions import FeatureService
+from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.pipeline import examples
 from heliostat.pipeline.connection import Connection
@@ -23,7 +24,7 @@ from heliostat.pipeline.stages import Result, files_digest
 from heliostat.registry.package import FeatureServiceReference, FeatureViewReference
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
-from heliostat.training import export, record, scoring
+from heliostat.training import export, record
 from heliostat.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from heliostat.training.fit import FitResult, FitSummary, fit
 from heliostat.training.gates import GateReport, judge
@@ -115,7 +116,7 @@ class Maker:
         training = self.version.training
         found = evaluate(
             rows[training.label].to_numpy(),
-            scoring.score(Predictor.load(self._network(trained["run"]), None), rows),
+            columns.score(Predictor.load(self._network(trained["run"]), None), rows),
             task=training.task,
             slices={name: rows[name].to_list() for name in training.categorical},
             plan=EvaluationPlan(slices=training.categorical, num_resamples=20),

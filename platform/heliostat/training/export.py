@@ -14,6 +14,7 @@ import numpy as np
 
 from heliostat.config import require
 from heliostat.errors import HeliostatError
+from heliostat.inference.columns import encode
 from heliostat.inference.predictor import Predictor
 from heliostat.registry import signing
 from heliostat.registry.package import FeatureServiceReference, ModelInput, PackageDescription
@@ -22,7 +23,6 @@ from heliostat.training.evaluate import Evaluation
 from heliostat.training.fit import FitResult, FitSummary
 from heliostat.training.gates import GateReport
 from heliostat.training.recipe import TrainRecipe
-from heliostat.training.rows import encode
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from heliostat.config import require
-from heliostat.errors import ConfigError, nearest
-from heliostat.inference.predictor import codes
-from heliostat.registry.package import MISSING_CODE, UNKNOWN_CODE, ModelInput
+from heliostat.errors import ConfigError
+from heliostat.inference.columns import column, encode, texts
+from heliostat.registry.package import ModelInput
 from heliostat.training.recipe import TrainRecipe, Validation
 
 if TYPE_CHECKING:
@@ -122,64 +122,6 @@ def prepare(recipe: TrainRecipe, rows: pl.DataFrame | Path, folder: Path) -> Pre
     )
 
 
-def encode(
-    frame: pl.DataFrame, inputs: Sequence[ModelInput]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Turn columns into the network's tensors, shapes (B, N) and (B, C).
-
-    The same codes as `inference.Predictor.encode` gives, at the speed of whole columns.
-
-    Raises:
-        ConfigError: A column is missing or holds text where numbers belong.
-    """
-    import polars as pl
-
-    numeric = [item for item in inputs if item.kind == "numeric"]
-    categorical = [item for item in inputs if item.kind == "categorical"]
-    numeric_BN = np.empty((frame.height, len(numeric)), np.float32)
-    for index, item in enumerate(numeric):
-        column = _column(frame, item.name)
-        if not (column.dtype.is_numeric() or column.dtype in {pl.Boolean, pl.Null}):
-            raise ConfigError(f"input {item.name}", str(column.dtype), "must be a number column")
-        numeric_BN[:, index] = column.cast(pl.Float32).to_numpy(allow_copy=True)
-    categorical_BC = np.empty((frame.height, len(categorical)), np.int64)
-    for index, item in enumerate(categorical):
-        known = {text: code for text, code in codes(item.vocabulary).items() if text is not None}
-        text = _texts(frame, item.name)
-        coded = text.replace_strict(
-            list(known), list(known.values()), default=UNKNOWN_CODE, return_dtype=pl.Int64
-        ) if known else pl.repeat(UNKNOWN_CODE, frame.height, dtype=pl.Int64, eager=True)  # fmt: skip
-        categorical_BC[:, index] = np.where(
-            text.is_null().to_numpy(), MISSING_CODE, coded.to_numpy()
-        )
-    return numeric_BN, categorical_BC
-
-
-def _texts(frame: pl.DataFrame, name: str) -> pl.Series:
-    """Categories as the predictor would look them up: by text, whole numbers without a dot."""
-    import polars as pl
-
-    column = _column(frame, name)
-    if column.dtype == pl.Boolean:
-        return column.replace_strict([True, False], ["True", "False"], return_dtype=pl.String)
-    if column.dtype.is_float():
-        column = column.fill_nan(None)
-        values = column.drop_nulls().unique().to_list()
-        texts = [str(int(value)) if value.is_integer() else str(value) for value in values]
-        return column.replace_strict(values, texts, default=None, return_dtype=pl.String)
-    if column.dtype.is_nested() or column.dtype.is_temporal():
-        raise ConfigError(f"input {name}", str(column.dtype), "must be a text or integer column")
-    return column.cast(pl.String)
-
-
-def _column(frame: pl.DataFrame, name: str) -> pl.Series:
-    if name not in frame.columns:
-        raise ConfigError(
-            "column", name, "must be in the rows", breaks=nearest(name, frame.columns)
-        )
-    return frame[name]
-
-
 def _select(recipe: TrainRecipe, rows: pl.DataFrame | Path) -> pl.DataFrame:
     import polars as pl
 
@@ -190,17 +132,17 @@ def _select(recipe: TrainRecipe, rows: pl.DataFrame | Path) -> pl.DataFrame:
         known = pl.scan_parquet(rows).collect_schema().names()
         rows = pl.read_parquet(rows, columns=[name for name in names if name in known])
     for name in names:
-        _column(rows, name)
+        column(rows, name)
     return rows.select(names)
 
 
 def _label(recipe: TrainRecipe, frame: pl.DataFrame) -> NDArray[np.float32]:
     import polars as pl
 
-    column = frame[recipe.label]
-    if not (column.dtype.is_numeric() or column.dtype in {pl.Boolean, pl.Null}):
-        raise ConfigError(f"label {recipe.label}", str(column.dtype), "must be a number column")
-    label_B = column.cast(pl.Float32).to_numpy(allow_copy=True)
+    values = frame[recipe.label]
+    if not (values.dtype.is_numeric() or values.dtype in {pl.Boolean, pl.Null}):
+        raise ConfigError(f"label {recipe.label}", str(values.dtype), "must be a number column")
+    label_B = values.cast(pl.Float32).to_numpy(allow_copy=True)
     unknown = int(np.count_nonzero(~np.isfinite(label_B)))
     require(
         unknown == 0, f"label {recipe.label}", f"missing in {unknown} rows",
@@ -239,7 +181,7 @@ def _inputs(recipe: TrainRecipe, learn: pl.DataFrame) -> tuple[ModelInput, ...]:
     numeric = [ModelInput(name=name, kind="numeric") for name in recipe.numeric]
     categorical = []
     for name in recipe.categorical:
-        counts = _texts(learn, name).drop_nulls().value_counts(name="rows")
+        counts = texts(learn, name).drop_nulls().value_counts(name="rows")
         often = counts.filter(counts["rows"] >= recipe.category_min_rows)
         categorical.append(
             ModelInput(name=name, kind="categorical", vocabulary=tuple(sorted(often[name])))

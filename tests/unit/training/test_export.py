@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from heliostat.errors import ConfigError, HeliostatError
+from heliostat.inference.columns import score
 from heliostat.inference.predictor import Predictor
 from heliostat.registry import signing
 from heliostat.registry.package import ModelInput
@@ -21,7 +22,6 @@ from heliostat.training.fit import FitResult
 from heliostat.training.gates import Gate, judge
 from heliostat.training.recipe import TrainRecipe
 from heliostat.training.rows import Statistics
-from heliostat.training.scoring import score
 
 RECIPE = TrainRecipe(label="y", numeric=("a", "b"), categorical=("color",))
 INPUTS = (

@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 
 from heliostat.errors import ConfigError
+from heliostat.inference.columns import encode
 from heliostat.inference.predictor import Predictor
 from heliostat.registry.package import ModelInput, PackageDescription
 from heliostat.training.recipe import TrainRecipe, Validation
-from heliostat.training.rows import encode, prepare
+from heliostat.training.rows import prepare
 
 RECIPE = TrainRecipe(
     label="y",
