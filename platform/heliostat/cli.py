@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heliostat import __version__, data_cli
+from heliostat import __version__, data_cli, model_cli
 from heliostat.errors import HeliostatError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ rollout_app = typer.Typer(
 )
 app.add_typer(rollout_app, name="rollout")
 data_cli.register(app)
+model_cli.register(app)
 
 Assignments = Annotated[
     list[str] | None,

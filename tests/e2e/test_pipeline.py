@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from heliostat.data.tables import Catalog
 from tests.e2e.conftest import LivePlatform
 
 SUBMIT_S = 420.0
@@ -193,3 +194,49 @@ def test_each_stage_can_be_submitted_alone(
     assert [found for found in stages if found[0] != "pipeline"] == [
         (name, "reused") for name in ("ingest", "features", *made)
     ]
+
+
+def test_a_batch_gives_the_answers_of_the_gateway(
+    live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
+) -> None:
+    """A table of examples scored by the stable version, in one job."""
+    assert small.returncode == 0
+
+    done = live_platform.run(
+        "submit", "--", "jobs/batch_predict.py", "--model", "flight-delay", "--table", "examples",
+        "--keep", "flight_key", timeout_s=SUBMIT_S,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    (told,) = re.findall(r"^\[batch_predict\] flight-delay .*$", done.stdout, re.MULTILINE)
+    counted = re.search(r"version (\d+): ([\d,]+) rows .* into (\S+) version", told)
+    assert counted is not None, told
+    catalog = Catalog(live_platform.home / "tables" / "flight-delay")
+    answers, rows = catalog.read(counted[3]), catalog.read("examples")
+    assert f"{answers.height:,}" == counted[2]
+    assert answers["flight_key"].to_list() == rows["flight_key"].to_list()
+    assert answers["score"].is_between(0, 1).all()
+
+
+def test_registered_versions_can_be_looked_at_compared_and_checked(
+    live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
+) -> None:
+    """From the command line, as JSON or text; an unknown version is refused with the known ones."""
+    assert small.returncode == 0
+
+    listed = json.loads(live_platform.run("model", "list", "flight-delay", "--json").stdout)
+    shown = json.loads(live_platform.run("model", "show", "flight-delay", "2", "--json").stdout)
+    compared = live_platform.run("model", "compare", "flight-delay", "1", "2")
+    verified = live_platform.run("model", "verify", "flight-delay", "2")
+    card = live_platform.run("model", "card", "flight-delay", "2")
+    unknown = live_platform.run("model", "show", "flight-delay", "99")
+
+    assert [item["version"] for item in listed][:2] == ["1", "2"]
+    assert (shown["digest"], shown["passed"]) == (listed[1]["digest"], True)
+    assert shown["tables"]["examples"] >= 0
+    assert re.search(r"^auc +0\.\d{4} +0\.\d{4} +-?0\.\d{4}$", compared.stdout, re.MULTILINE)
+    assert verified.stdout.strip() == listed[1]["digest"]
+    assert card.stdout.startswith("# flight-delay")
+    assert (unknown.returncode, unknown.stderr[:50]) == (
+        2, "heliostat: version of flight-delay = '99': must be",
+    )  # fmt: skip

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from heliostat import config, telemetry
@@ -23,19 +26,13 @@ def main(until: str) -> None:
     Args:
         until: Last stage to run; those before it run too, or are reused.
     """
-    parser = argparse.ArgumentParser(
-        description=f"Run the pipeline until {until!r} has ended.",
-        epilog="exit: 0 done  2 your config  3 a gate said no  4 an outside system is down",
-    )
+    parser = parser_for(f"Run the pipeline until {until!r} has ended.")
     parser.add_argument("--recipe", required=True, metavar="MODULE:FUNCTION")
     parser.add_argument(
         "--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE"
     )
     options = parser.parse_args()
-    telemetry.configure("pipeline")
-    try:
-        # `ray job submit` puts the upload on the path; a run by hand from the root does not.
-        sys.path.insert(0, str(Path.cwd()))
+    with exit_code():
         recipe = config.override(config.load(options.recipe), options.assignments)
         if not isinstance(recipe, PipelineRecipe):
             raise ConfigError("--recipe", options.recipe, "must return a PipelineRecipe")
@@ -43,8 +40,39 @@ def main(until: str) -> None:
         from heliostat.pipeline.run import Run
 
         Run(recipe, connection, Reporter(), Path.cwd()).until(until)
+
+
+def parser_for(description: str) -> argparse.ArgumentParser:
+    """Begin the command line of a job."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog="exit: 0 done  2 your config  3 a gate said no  4 an outside system is down",
+    )
+
+
+@contextmanager
+def exit_code() -> Iterator[None]:
+    """Prepare a job's process, and leave it with the exit code of the block's error, if any."""
+    telemetry.configure("pipeline")
+    # `ray job submit` puts the upload on the path; a run by hand from the root does not.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        yield
     except HeliostatError as error:
         if type(error).exit_code == 1:
             raise
         sys.stderr.write(f"heliostat: {error}\n")
         raise SystemExit(error.exit_code) from None
+
+
+def connect() -> None:
+    """Connect to the Ray that this job runs on.
+
+    Ray Data would print its plan and a dozen lines a second; the stages say what matters.
+    """
+    import ray
+    from ray.data import DataContext
+
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import uuid
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, GateRefused, nearest
 from heliostat.features import feast_repository
 from heliostat.lineage import Lineage, Node
-from heliostat.pipeline import examples, live, report, tables, versions
+from heliostat.pipeline import entry, examples, live, report, tables, versions
 from heliostat.pipeline.catalog import RunCatalog
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -75,8 +74,7 @@ class Run:
             )
         import ray
 
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-        _quiet_ray_data()
+        entry.connect()
         self._reporter.line(
             "pipeline",
             f"run {self._run_id}, recipe {config.digest(self._recipe)}, "
@@ -263,14 +261,6 @@ class Run:
 
     def _sealed(self, pinned: dict[str, int]) -> RunCatalog:
         return RunCatalog(self._tables, self._recipe.sealed, pinned)
-
-
-def _quiet_ray_data() -> None:
-    """Ray Data would print its plan and a dozen lines a second; the stages say what matters."""
-    from ray.data import DataContext
-
-    DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def _nodes(found: dict[str, Any]) -> list[Node]:

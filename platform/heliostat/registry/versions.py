@@ -118,6 +118,18 @@ class Registry:
                 self._download(client, found)
         return found
 
+    def models(self) -> list[str]:
+        """Names of all models that were ever registered, sorted."""
+        names: list[str] = []
+        token: str | None = None
+        with self._tracking._answering() as client:
+            while True:
+                page = client.search_registered_models(page_token=token)
+                names.extend(item.name for item in page)
+                token = page.token
+                if not token:
+                    return sorted(names)
+
     def list(self, model: str) -> list[ModelVersion]:
         """All finished versions of a model, oldest first; empty for an unknown model."""
         with self._tracking._answering() as client:

@@ -1,0 +1,204 @@
+"""The commands about registered versions: `heliostat model`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from heliostat.registry.summary import VersionSummary
+    from heliostat.registry.versions import Registry
+    from heliostat.store.home import Home
+
+model_app = typer.Typer(
+    help="Look at registered model versions, check them, and make one stable.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A number, or an alias.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.add_typer(model_app, name="model")
+
+
+@model_app.command("list")
+def model_list(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List versions, oldest first: number, aliases, digest, run."""
+    _, registry = _registry()
+    names = [model] if model is not None else registry.models()
+    found = [version for name in names for version in registry.list(name)]
+    rows = [
+        {
+            "model": item.model,
+            "version": item.version,
+            "aliases": list(item.aliases),
+            "digest": item.digest,
+            "run_id": item.run_id,
+        }
+        for item in found
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    _table(
+        ("model", "version", "aliases", "digest", "run"),
+        [
+            (item.model, item.version, " ".join(item.aliases) or "-", item.digest[:19], item.run_id)
+            for item in found
+        ],
+    )
+
+
+@model_app.command("show")
+def model_show(model: Model, version: Version, *, as_json: AsJson = False) -> None:
+    """Verify one version, then say what it was made of and how it did."""
+    summary = _summary(model, version)
+    if as_json:
+        typer.echo(json.dumps(summary.to_dict(), indent=2))
+        return
+    for name, value in (
+        ("model", f"{summary.model} version {summary.version}"),
+        ("aliases", " ".join(summary.aliases) or "-"),
+        ("digest", summary.digest),
+        ("MLflow run", summary.run_id),
+        ("code", summary.revision),
+        ("inputs", f"{summary.num_numeric} numeric, {summary.num_categorical} categorical"),
+        ("features", summary.features or "given in the request"),
+        ("tables", ", ".join(f"{name}@{number}" for name, number in summary.tables.items())),
+    ):
+        typer.echo(f"{name:<11} {value}")
+    for rows, metrics in summary.metrics.items():
+        typer.echo(f"measured on {rows}:")
+        for name, figure in metrics.items():
+            typer.echo(f"  {name:<20} {_figure(figure)}")
+    for gate in summary.gates:
+        outcome = (
+            "met" if gate["met"] else f"waived: {gate['waived']}" if gate["waived"] else "refused"
+        )
+        typer.echo(f"gate {gate['name']}: {gate['metric']} {_figure(gate['saw'])}, {outcome}")
+
+
+@model_app.command("card")
+def model_card(model: Model, version: Version) -> None:
+    """Print the model card, in Markdown."""
+    _, registry = _registry()
+    found = registry.get(model, _number(registry, model, version))
+    typer.echo((found.path / "card.md").read_text(encoding="utf-8").rstrip())
+
+
+@model_app.command("compare")
+def model_compare(
+    model: Model,
+    first: Annotated[str, typer.Argument(metavar="VERSION")],
+    second: Annotated[str, typer.Argument(metavar="VERSION")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Put the metrics of two versions side by side; each was measured on rows of its own."""
+    from heliostat.registry.summary import compare
+
+    one, two = _summary(model, first), _summary(model, second)
+    found = compare(one, two)
+    if as_json:
+        rows = [
+            {
+                "metric": item.metric,
+                "first": item.first,
+                "second": item.second,
+                "change": item.change,
+            }
+            for item in found
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    _table(
+        ("metric", f"version {one.version}", f"version {two.version}", "change"),
+        [
+            (item.metric, _figure(item.first), _figure(item.second), _figure(item.change))
+            for item in found
+        ],
+    )
+    typer.echo(
+        f"measured on {max(one.metrics, default='-')}, and on {max(two.metrics, default='-')}"
+    )
+
+
+@model_app.command("verify")
+def model_verify(
+    model: Annotated[str, typer.Argument(metavar="MODEL|FOLDER")],
+    version: Annotated[str | None, typer.Argument(metavar="[VERSION]")] = None,
+) -> None:
+    """Check a version, or a package in a folder, against the trusted keys; exit 3 if it fails."""
+    from heliostat.registry import signing
+
+    home, registry = _registry()
+    if version is None:
+        typer.echo(signing.verify(Path(model), home.keys))
+        return
+    typer.echo(registry.get(model, _number(registry, model, version)).digest)
+
+
+@model_app.command("promote")
+def model_promote(model: Model, version: Version) -> None:
+    """Make a version stable at once, without a rollout: all traffic goes to it."""
+    from heliostat.control.client import ControlClient
+    from heliostat.stack import local
+
+    home, registry = _registry()
+    found = registry.get(model, _number(registry, model, version))
+    endpoint = local.client_variables(home.root)["HELIOSTAT_ENDPOINT"]
+    ControlClient(endpoint=endpoint).deploy(model, found.version)
+    typer.echo(f"{model} version {found.version} answers everything")
+
+
+def _registry() -> tuple[Home, Registry]:
+    """Connect to the platform that is up."""
+    from heliostat.registry.tracking import Tracking
+    from heliostat.registry.versions import Registry
+    from heliostat.stack import local
+    from heliostat.stack.settings import find_repository, home_root
+    from heliostat.store.home import open_home
+
+    home = open_home(home_root(os.environ, find_repository(Path.cwd())))
+    uri = local.client_variables(home.root)["MLFLOW_TRACKING_URI"]
+    return home, Registry(Tracking(uri), home)
+
+
+def _number(registry: Registry, model: str, version: str) -> str:
+    """Resolve an alias; a number stays as it is."""
+    if version.isdecimal():
+        return version
+    found = registry.by_alias(model, version)
+    return version if found is None else found.version
+
+
+def _summary(model: str, version: str) -> VersionSummary:
+    from heliostat.registry.summary import summarise
+
+    _, registry = _registry()
+    return summarise(registry.get(model, _number(registry, model, version)))
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[index]) for row in (header, *rows)) for index in range(len(header))]
+    for row in (header, *rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo(line.rstrip())
