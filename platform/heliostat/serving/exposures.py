@@ -43,6 +43,11 @@ class Spool:
         """Records lost because the disk refused for too long."""
         self.num_written = 0
 
+    @property
+    def num_waiting(self) -> int:
+        """Records that are not on disk yet."""
+        return len(self._waiting)
+
     def add(self, record: Mapping[str, Any]) -> None:
         """Take a record; it must not be changed afterwards. Never touches the disk."""
         if len(self._waiting) >= self._max_waiting:
