@@ -200,7 +200,9 @@ def _cases() -> list[Case]:
     for name, body in {
         "missing": b'{"inputs":[' + one.encode() + b"]}",
         "twice": request(one, one),
-        "extra": request(one, tensor("colour", '["red"]', "BYTES") + "," + tensor("x", "[1]", "FP32")),
+        "extra": request(
+            one, tensor("colour", '["red"]', "BYTES") + "," + tensor("x", "[1]", "FP32")
+        ),
         "another case": request(tensor("Size", "[1]", "FP64")),
         "confusable": request(tensor("s\u0456ze", "[1]", "FP64")),
         "full width": request(tensor("\uff53ize", "[1]", "FP64")),
@@ -364,7 +366,9 @@ RAW = [
     Raw("HTTP/9.9", _head(_LENGTH).replace(b"HTTP/1.1", b"HTTP/9.9") + GOOD, _NO | {505}),
     Raw("space in the path", _head(_LENGTH, path="/v2/a b") + GOOD, _NO),
     Raw("1 MB header", _head("x-a: " + "a" * (1 << 20), _LENGTH) + GOOD, _NO | {431}),
-    Raw("10,000 headers", _head(*(f"x-{n}: 1" for n in range(10_000)), _LENGTH) + GOOD, _NO | {431}),
+    Raw(
+        "10,000 headers", _head(*(f"x-{n}: 1" for n in range(10_000)), _LENGTH) + GOOD, _NO | {431}
+    ),
     Raw("long path", _head(_LENGTH, path="/" + "a" * 300_000) + GOOD, _NO | {414, 431}),
 ]
 """What breaks HTTP itself. Length together with transfer encoding, bare line feeds and a missing
