@@ -22,6 +22,8 @@ THREAD_ROWS = 512
 _FALLBACK_RESERVE = 0.1
 """Share of the deadline kept for the stable version, should the candidate not answer."""
 
+_TRIAL_S = 0.5
+
 Columns = Mapping[str, Sequence[Any]]
 
 
@@ -140,8 +142,13 @@ class Variants:
         left_s = asked.started + policy.deadline_s * (1 - _FALLBACK_RESERVE) - now
         if left_s <= 0:
             raise VariantFailed("no time left before it was asked")
+        was_open = breaker.is_open
         if not breaker.allow(now):
-            raise VariantFailed("its breaker is open")
+            self._tell_state(key, breaker, was_open=was_open)
+            raise VariantFailed("its breaker is open, or it has all the work it may have")
+        if was_open:
+            # A trial: whoever is chosen for it should not wait long in vain.
+            left_s = min(left_s, max(_TRIAL_S, breaker.stall_s or 0.0))
         try:
             found = await self._client.score(
                 url,
@@ -152,19 +159,25 @@ class Variants:
                 timeout_s=left_s,
             )
         except HeliostatError:
-            was_open = breaker.is_open
             breaker.failed(self._timer())
-            if breaker.is_open and not was_open:
-                self._meter.set("heliostat_breaker_open", key, 1)
-                telemetry.event("breaker.opened", model=policy.model, version=version)
+            self._tell_state(key, breaker, was_open=was_open)
             raise
-        if breaker.is_open:
-            self._meter.set("heliostat_breaker_open", key, 0)
-        breaker.succeeded()
+        except asyncio.CancelledError:
+            breaker.gave_up()
+            raise
+        ended = self._timer()
+        breaker.succeeded(ended, ended - now)
+        self._tell_state(key, breaker, was_open=was_open)
         if found.own_ms is None:
             return found.scores, 0.0
         hop = self._hops.get(url)
         if hop is None:
             hop = self._hops[url] = Hop()
-        ended = self._timer()
         return found.scores, hop.least_ms(ended, (ended - now) * 1000, found.own_ms)
+
+    def _tell_state(self, key: tuple[str, str], breaker: Breaker, *, was_open: bool) -> None:
+        if breaker.is_open == was_open:
+            return
+        self._meter.set("heliostat_breaker_open", key, float(breaker.is_open))
+        name = "breaker.opened" if breaker.is_open else "breaker.closed"
+        telemetry.event(name, model=key[0], version=key[1])

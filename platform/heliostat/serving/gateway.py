@@ -101,7 +101,9 @@ class Gateway(asgi.Application):
             scorer=scorer,
             client=client,
             new_breaker=lambda: Breaker(
-                failures=settings.breaker_failures, open_s=settings.breaker_open_s
+                failures=settings.breaker_failures,
+                open_s=settings.breaker_open_s,
+                max_ongoing=settings.max_per_variant,
             ),
             meter=self.meter,
             timer=timer,

@@ -103,6 +103,10 @@ class GatewaySettings(ReplicaSettings):
     breaker_open_s: float = 2.0
     """How long it is not asked."""
 
+    max_per_variant: int = 64
+    """Requests that one replica has under way to one isolated version; the stable version
+    answers what comes beyond."""
+
     max_per_model: int = 200
     """Requests for one model that one replica works on at a time; more are refused with 503."""
 
