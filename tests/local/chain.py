@@ -72,7 +72,7 @@ class Chain:
         ray.shutdown()
         serving_story.stop_ingress(self.folder)
 
-    def put(self, *, gateways: int = 1) -> None:
+    def put(self, *, gateways: int = 1, more: list[dict[str, Any]] | None = None) -> None:
         """Hand Serve its whole configuration, as an operator does with a PUT."""
         from ray.serve import context
         from ray.serve.schema import ServeDeploySchema
@@ -86,7 +86,8 @@ class Chain:
                     "import_path": "serve_apps.gateway:build",
                     "args": self.args,
                     "deployments": [{"name": "gateway", "num_replicas": gateways}],
-                }
+                },
+                *(more or []),
             ],
         }
         client = context._get_global_client()

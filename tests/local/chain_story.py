@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.local import raw_sockets
-from tests.local.chain import Chain, in_thread
+from tests.local.chain import MODEL, Chain, in_thread
 from tests.local.load import OpenLoop
 from tests.unit.serving import bad_input
 
@@ -66,13 +66,37 @@ def slow(chain: Chain) -> dict[str, tuple[float, int]]:
         return {name: future.result() for name, future in futures.items()}
 
 
+def doors(chain: Chain) -> dict[str, Any]:
+    """Ask every replica at its own port for what only a gateway may ask."""
+    import psutil
+
+    body = json.dumps({"columns": {"size": [1.0], "colour": ["red"]}}).encode()
+    asked, unguarded = [], []
+    for kind, pids in (("gateway", chain.gateways()), ("variant", chain.variants())):
+        for pid in pids:
+            ports = {
+                item.laddr.port for item in psutil.Process(pid).net_connections("tcp")
+                if item.status == "LISTEN" and 30_000 <= item.laddr.port <= 31_000
+            }  # fmt: skip
+            for port in ports:
+                for path in (f"/variants/{MODEL}/2/infer", f"/variants/{MODEL}/2/score", "/infer"):
+                    head = bad_input._head(f"content-length: {len(body)}", path=path)
+                    found = raw_sockets.statuses(port, head + body)
+                    asked.append((kind, path, found))
+                    if found[0] not in (403, 404):
+                        unguarded.append((kind, path, found))
+                routes = raw_sockets.statuses(port, bad_input._head(method="GET", path="/-/routes"))
+                asked.append((kind, "/-/routes", routes))
+    return {"asked": asked, "unguarded": unguarded}
+
+
 async def killed(chain: Chain) -> dict[str, Any]:
     """Half of the traffic to a candidate that is killed again and again."""
     load = OpenLoop(chain.url, bad_input.GOOD, rate=RATE)
     sending = asyncio.create_task(load.run(total=TOTAL))
     kills = 0
     while not sending.done():
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(6.0)
         for pid in await in_thread(chain.variants):
             os.kill(pid, signal.SIGKILL)
             kills += 1
@@ -96,6 +120,7 @@ def main() -> None:
         chain.wait(chain.is_ready)
         result: dict[str, Any] = {"bad": bad(chain), "slow": slow(chain)}
         chain.publish(stable, chain.candidate("2"), share=0.5)
+        result["doors"] = doors(chain)
         result["killed"] = asyncio.run(killed(chain))
         print(json.dumps(result), flush=True)
 

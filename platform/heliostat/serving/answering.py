@@ -22,7 +22,7 @@ Headers = list[tuple[bytes, bytes]]
 _MAX_MESSAGES_PER_S = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What is sent back."""
 

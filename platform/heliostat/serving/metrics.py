@@ -94,7 +94,7 @@ class Meter:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, tuple[str, ...]], float] = {}
         self._values: dict[tuple[str, tuple[str, ...]], float] = {}
-        self._observed: list[tuple[str, tuple[str, ...], float]] = []
+        self._observed: dict[tuple[str, tuple[str, ...]], list[float]] = {}
 
     def add(self, name: str, labels: tuple[str, ...], value: float = 1) -> None:
         """Raise a counter."""
@@ -107,20 +107,25 @@ class Meter:
 
     def observe(self, name: str, labels: tuple[str, ...], value: float) -> None:
         """Add one value to a histogram; beyond what a second can hold they are left out."""
-        if len(self._observed) < _MAX_OBSERVED:
-            self._observed.append((name, labels, value))
+        key = (name, labels)
+        values = self._observed.get(key)
+        if values is None:
+            values = self._observed[key] = []
+        if len(values) < _MAX_OBSERVED:
+            values.append(value)
 
     def drain(self, sink: Sink) -> None:
         """Hand over what came since the last call."""
         counts, self._counts = self._counts, {}
         values, self._values = self._values, {}
-        observed, self._observed = self._observed, []
+        observed, self._observed = self._observed, {}
         for (name, labels), value in counts.items():
             sink.add(METRICS[name], labels, value)
         for (name, labels), value in values.items():
             sink.set(METRICS[name], labels, value)
-        for name, labels, value in observed:
-            sink.observe(METRICS[name], labels, value)
+        for (name, labels), several in observed.items():
+            for value in several:
+                sink.observe(METRICS[name], labels, value)
 
 
 class RaySink:

@@ -25,15 +25,15 @@ class Route:
     """Least role that a caller needs where keys are asked for; None for anybody."""
 
     summary: str
-
-    @property
-    def predicts(self) -> bool:
-        """Whether it takes a body and answers with predictions."""
-        return self.action in ("infer", "infer_version", "invocations", "invocations_of")
+    predicts: bool
+    """Whether it takes a body and answers with predictions."""
 
 
 ROUTES = tuple(
-    Route(action=action, method=method, path=path, role=role, summary=summary)
+    Route(
+        action=action, method=method, path=path, role=role, summary=summary,
+        predicts=action.startswith(("infer", "invocations")),
+    )
     for action, method, path, role, summary in (
         ("server", "GET", "/v2", None, "Name, version and extensions of the server"),
         ("live", "GET", "/v2/health/live", None, "Whether the process runs"),
