@@ -77,7 +77,16 @@ class Seal:
 def load_or_create(path: Path) -> Seal:
     """Read the shared key, or make it if no process has made it yet.
 
-    The file has mode 0600. Two processes that start at once agree on one key.
+    Raises:
+        ConfigError: As for `read_or_create`.
+    """
+    return Seal(read_or_create(path))
+
+
+def read_or_create(path: Path) -> bytes:
+    """Read a file of 32 random bytes, or make it if no process has made it yet.
+
+    The file has mode 0600. Two processes that start at once agree on one content.
 
     Raises:
         ConfigError: The file is readable by others, or too short.
@@ -92,7 +101,11 @@ def load_or_create(path: Path) -> Seal:
         "must not be readable by group or others",
         next_step=f"chmod 600 '{path}'",
     )
-    return Seal(path.read_bytes())
+    key = path.read_bytes()
+    require(
+        len(key) >= _KEY_BYTES, str(path), f"{len(key)} bytes", f"must have at least {_KEY_BYTES}"
+    )
+    return key
 
 
 def _create(path: Path) -> None:

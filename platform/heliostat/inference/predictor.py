@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import onnxruntime
     from numpy.typing import NDArray
 
+_SESSION_BYTES = 1 << 20
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _FIRST_KNOWN_CODE = UNKNOWN_CODE + 1
 
 
@@ -32,6 +34,8 @@ class Predictor:
         self.description = description
         self.digest = digest
         """Content digest of the package, or an empty text where it was not verified."""
+        self.size_bytes = 0
+        """Estimated memory: the network's file once more, and what a session takes empty."""
         self._session = session
         self._output = [session.get_outputs()[0].name]
         self._numeric = tuple(item.name for item in description.numeric)
@@ -57,8 +61,9 @@ class Predictor:
         """
         found = "" if keys_dir is None else _verify(package_dir, keys_dir, digest)
         description = PackageDescription.read(package_dir)
-        predictor = Predictor(description, _open(package_dir / "model.onnx"), found)
+        predictor = Predictor(description, _open(package_dir / "model.onnx", description), found)
         _check_network(predictor._session, description, package_dir / "model.onnx")
+        predictor.size_bytes = (package_dir / "model.onnx").stat().st_size + _SESSION_BYTES
         predictor.predict(dict.fromkeys(predictor._expected, (None,)))
         return predictor
 
@@ -209,16 +214,25 @@ def _slow_code(value: Any, table: Mapping[str | None, int]) -> int:
     return table.get(str(value), UNKNOWN_CODE)
 
 
-def _open(path: Path) -> onnxruntime.InferenceSession:
+def _open(path: Path, description: PackageDescription) -> onnxruntime.InferenceSession:
     import onnxruntime
 
+    provider = _PROVIDERS[description.serving.device]
+    known = onnxruntime.get_available_providers()
+    # ONNX Runtime itself would fall back to the CPU, and be slow without a word.
+    require(
+        provider in known,
+        f"model {description.model}: serving.device",
+        description.serving.device,
+        f"must be one that this ONNX Runtime has; it has {', '.join(known)}",
+    )
     options = onnxruntime.SessionOptions()
     # One thread: small networks lose time to hand-over, and requests are the parallelism.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
         # onnxruntime's own exceptions share no base class but Exception.
         raise ConfigError(str(path), str(error), "must be a readable ONNX network") from error

@@ -79,6 +79,27 @@ class FeatureServiceReference:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ServingOptions:
+    """How a server should run the network."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    max_batch_rows: int = 1
+    """Rows of several requests that may share one run; 1 scores each request by itself."""
+
+    batch_wait_s: float = 0.0
+    """How long the first of them waits for others; 0 joins only those that are there."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.device in ("cpu", "cuda"), "serving.device", self.device, "must be cpu or cuda"
+        )
+        rows, wait_s = self.max_batch_rows, self.batch_wait_s
+        require(1 <= rows <= 4096, "serving.max_batch_rows", rows, "must be 1 to 4096")
+        require(0 <= wait_s <= 0.1, "serving.batch_wait_s", wait_s, "must be 0 to 0.1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PackageDescription:
     """Everything a server needs to know before it opens the weights."""
 
@@ -91,6 +112,8 @@ class PackageDescription:
 
     features: FeatureServiceReference | None
     """Where inputs come from when a request carries only entity keys."""
+
+    serving: ServingOptions = ServingOptions()
 
     @property
     def numeric(self) -> tuple[ModelInput, ...]:
@@ -130,6 +153,8 @@ class PackageDescription:
             ),
             output=raw["output"],
             features=_service(raw["features"]),
+            # Packages from before these options have none.
+            serving=ServingOptions(**raw.get("serving", {})),
         )
 
 

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from heliostat import telemetry
-from heliostat.errors import HeliostatError
 from heliostat.rollout.policy import Variant
-from heliostat.serving import asgi, protocol
-from heliostat.serving.breaker import Breaker
+from heliostat.serving import asgi, invocations, protocol
+from heliostat.serving.asking import Asked, Variants
 from heliostat.serving.evidence import Gatherer
 from heliostat.serving.exposures import Spool
-from heliostat.serving.forward import VariantClient, VariantFailed
-from heliostat.serving.pairs import PairJob, PairScorer, predict
+from heliostat.serving.metrics import Meter
+from heliostat.serving.pairs import PairJob, PairScorer
 from heliostat.serving.refused import Refused
-from heliostat.serving.versions import Row, ServedModel
 from heliostat.stats.slots import slot as slot_of
-
-_FALLBACK_RESERVE = 0.1
-"""Share of the deadline kept for the stable version, should the candidate not answer."""
-
-_THREAD_ROWS = 512
-"""Batches from this size on are scored in a thread, so that others are answered meanwhile."""
 
 Headers = list[tuple[bytes, bytes]]
 
+_MAX_MESSAGES_PER_S = 10
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Answer:
     """What is sent back."""
 
@@ -39,16 +32,17 @@ class Answer:
 
 
 class Answerer:
-    """Knows how to get scores from any variant, and what to note about it."""
+    """Knows who answers a request, and what to note about it."""
 
     def __init__(
         self,
         *,
-        variants: VariantClient,
+        variants: Variants,
         gatherer: Gatherer,
         spool: Spool,
         pairs: PairScorer,
-        new_breaker: Callable[[], Breaker],
+        meter: Meter,
+        max_per_model: int,
         clock: Callable[[], float],
         timer: Callable[[], float],
     ) -> None:
@@ -56,193 +50,180 @@ class Answerer:
         self._gatherer = gatherer
         self._spool = spool
         self._pairs = pairs
-        self._new_breaker = new_breaker
+        self._meter = meter
+        self._max_per_model = max_per_model
         self._clock = clock
         self._timer = timer
-        self._breakers: dict[tuple[str, str], Breaker] = {}
+        self.ongoing: dict[str, int] = {}
+        """Requests being worked on, by model."""
 
-    async def answer(
-        self,
-        served: ServedModel,
-        row: Row,
-        *,
-        num_rows: int,
-        request_id: str,
-        unit: str,
-        only_index: int | None,
-        started: float,
-        binary: bool = False,
-    ) -> Answer:
+        self._told: tuple[int, int] = (0, 0)
+
+    async def answer(self, asked: Asked) -> Answer:
         """Answer with the variant that the unit's slot names, or with the stable one instead.
 
-        Args:
-            only_index: Asks for this variant: no split, no fallback, no evidence.
-            started: When the request came, by the timer.
-            binary: Whether the client wants raw values.
-
         Raises:
-            Refused: 500 or 503; no version that may answer could.
+            Refused: 503; the model has all the work it may have, or no version that may
+                answer could.
         """
-        policy = served.policy
-        slot = slot_of(unit, policy.model)
-        index = policy.slots[slot] if only_index is None else only_index
-        assigned = policy.variants[index]
-        answered_by, scores, problem = index, None, None
+        model = asked.served.policy.model
+        ongoing = self.ongoing.get(model, 0)
+        if ongoing >= self._max_per_model:
+            raise Refused(
+                503, f"model {model}: {ongoing} requests are being worked on", retry_after_s=1
+            )
+        self.ongoing[model] = ongoing + 1
         try:
-            scores = await self._scores(served, index, row, num_rows, request_id, started)
+            return await self._answer(asked)
+        finally:
+            self.ongoing[model] -= 1
+
+    async def _answer(self, asked: Asked) -> Answer:
+        served, policy, only_index = asked.served, asked.served.policy, asked.only_index
+        slot = slot_of(asked.unit, policy.model)
+        index = policy.slots[slot] if only_index is None else only_index
+        answered_by, scores, own_ms = index, None, None
+        try:
+            scores, hop_ms = await self._variants.scores(asked, index)
+            own_ms = (self._timer() - asked.started) * 1000 - hop_ms
         except Refused:
             raise
         except Exception as error:  # noqa: BLE001
-            problem = error
-            telemetry.event(
-                "variant.failed",
-                model=policy.model, version=assigned.version, request_id=request_id,
-                problem=str(error)[:300],
-            )  # fmt: skip
-        own_ms = None if problem is not None else (self._timer() - started) * 1000
-        if problem is not None and index != 0 and only_index is None:
-            answered_by = 0
-            try:
-                scores = await self._scores(served, 0, row, num_rows, request_id, started)
-            except Refused:
-                raise
-            except Exception as error:  # noqa: BLE001
-                telemetry.event("fallback.failed", model=policy.model, problem=str(error)[:300])
-        latency_ms = (self._timer() - started) * 1000
+            self._tell("variant.failed", asked, policy.variants[index], error)
+            if index != 0 and only_index is None:
+                answered_by = 0
+                scores = await self._fall_back(asked, policy.variants[index])
+        latency_ms = (self._timer() - asked.started) * 1000
         if only_index is None:
-            late = own_ms is not None and own_ms > policy.deadline_s * 1000
+            failed = own_ms is None or own_ms > policy.deadline_s * 1000
             self._gatherer.count(
                 policy,
                 served.epoch,
-                assigned.version,
-                unit=unit,
+                policy.variants[index].version,
+                unit=asked.unit,
                 latency_ms=own_ms,
-                failed=problem is not None or late,
+                failed=failed,
             )
         variant = policy.variants[answered_by]
         fallback = answered_by != index
         status = 200 if scores is not None else 500 if answered_by == 0 else 503
-        loaded = served.versions[answered_by]
-        self._spool.add(
-            {
-                "request_id": request_id,
-                "ts": self._clock(),
-                "model": policy.model,
-                "version": variant.version,
-                "variant": variant.role,
-                "epoch": served.epoch,
-                "unit": unit,
-                "slot": slot if only_index is None else None,
-                "fallback": fallback,
-                "status": status,
-                "latency_ms": round(latency_ms, 3),
-                "rows": num_rows,
-                "keys": _plain(row.given if row.by_keys else {}, num_rows),
-                "features": _plain(row.features(loaded) if loaded else {}, num_rows),
-                "scores": scores or [],
-            }
-        )
-        headers = _headers(request_id, variant, served.epoch, fallback)
+        self._expose(asked, variant, answered_by, slot, fallback, status, latency_ms, scores)
+        labels = (policy.model, variant.version, variant.role)
+        self._meter.add("heliostat_requests", (*labels, _STATUS_TEXT[status]))
+        self._meter.observe("heliostat_request_seconds", labels, latency_ms / 1000)
+        headers = _headers(asked.request_id, variant, served.epoch, fallback)
         if scores is None:
             message = f"version {variant.version} could not answer; see the gateway's log"
             return Answer(status, protocol.error(message), [asgi.JSON, *headers])
         if only_index is None and policy.paired:
-            self._pair(served, row, num_rows, request_id, answered_by, scores)
-        parts: dict[str, Any] = {
-            "model": policy.model,
-            "version": variant.version,
-            "request_id": request_id,
-            "output": served.stable.description.output,
-            "scores": scores,
-        }
-        if not binary:
-            return Answer(200, protocol.answer(**parts), [asgi.JSON, *headers])
-        body, head_bytes = protocol.binary_answer(**parts)
-        length = (b"inference-header-content-length", b"%d" % head_bytes)
-        return Answer(200, body, [asgi.BINARY, length, *headers])
+            self._pair(asked, answered_by, scores)
+        return _encode(asked, variant, scores, headers)
 
-    async def _scores(
-        self,
-        served: ServedModel,
-        index: int,
-        row: Row,
-        num_rows: int,
-        request_id: str,
-        started: float,
-    ) -> list[float]:
-        version, variant = served.versions[index], served.policy.variants[index]
-        if version is None:
-            raise VariantFailed("the version cannot be loaded")
-        columns = row.columns(version)
-        if variant.url is None:
-            if num_rows < _THREAD_ROWS:
-                return predict(version, columns)
-            return await asyncio.to_thread(predict, version, columns)
-        policy = served.policy
-        breaker = self._breakers.get((policy.model, variant.version))
-        if breaker is None:
-            breaker = self._breakers[policy.model, variant.version] = self._new_breaker()
-        now = self._timer()
-        left_s = started + policy.deadline_s * (1 - _FALLBACK_RESERVE) - now
-        if left_s <= 0:
-            raise VariantFailed("no time left before it was asked")
-        if not breaker.allow(now):
-            raise VariantFailed("its breaker is open")
+    async def _fall_back(self, asked: Asked, assigned: Variant) -> list[float] | None:
+        model = asked.served.policy.model
+        self._meter.add("heliostat_fallbacks", (model, assigned.version))
         try:
-            scores = await self._variants.score(
-                variant.url,
-                columns,
-                num_rows=num_rows,
-                request_id=request_id,
-                epoch=served.epoch,
-                timeout_s=left_s,
-            )
-        except HeliostatError:
-            was_open = breaker.is_open
-            breaker.failed(self._timer())
-            if breaker.is_open and not was_open:
-                telemetry.event("breaker.opened", model=policy.model, version=variant.version)
+            return (await self._variants.scores(asked, 0))[0]
+        except Refused:
             raise
-        breaker.succeeded()
-        return scores
+        except Exception as error:  # noqa: BLE001
+            self._tell("fallback.failed", asked, asked.served.policy.stable, error)
+            return None
 
-    def _pair(
+    def _expose(
         self,
-        served: ServedModel,
-        row: Row,
-        num_rows: int,
-        request_id: str,
+        asked: Asked,
+        variant: Variant,
         answered_by: int,
-        scores: list[float],
+        slot: int,
+        fallback: bool,
+        status: int,
+        latency_ms: float,
+        scores: list[float] | None,
     ) -> None:
+        row, loaded = asked.row, asked.served.versions[answered_by]
+        one = asked.num_rows == 1
+        keys = row.given if row.by_keys else {}
+        features = row.features(loaded) if loaded else {}
+        self._spool.add(
+            {
+                "request_id": asked.request_id,
+                "ts": self._clock(),
+                "model": asked.served.policy.model,
+                "version": variant.version,
+                "variant": variant.role,
+                "epoch": asked.served.epoch,
+                "unit": asked.unit,
+                "slot": slot if asked.only_index is None else None,
+                "fallback": fallback,
+                "status": status,
+                "latency_ms": round(latency_ms, 3),
+                "rows": asked.num_rows,
+                "keys": _first(keys) if one and keys else keys,
+                "features": _first(features) if one and features else features,
+                "scores": scores or [],
+            }
+        )
+
+    def _pair(self, asked: Asked, answered_by: int, scores: list[float]) -> None:
+        served = asked.served
         for index, variant in enumerate(served.policy.variants):
             version = served.versions[index]
-            if variant.role != "candidate" or version is None:
+            if index == 0 or version is None:
                 continue
             try:
-                columns = row.columns(version)
+                columns = asked.row.columns(version)
             except (KeyError, Refused):
                 continue
             self._pairs.add(
                 PairJob(
-                    request_id=request_id,
+                    request_id=asked.request_id,
                     served=served,
-                    candidate_index=index,
-                    num_rows=num_rows,
-                    stable_columns=row.columns(served.stable),
-                    candidate_columns=columns,
+                    index=index,
+                    is_evidence=variant.role == "candidate",
+                    num_rows=asked.num_rows,
+                    stable_columns=asked.row.columns(served.stable),
+                    columns=columns,
                     stable_scores=scores if answered_by == 0 else None,
-                    candidate_scores=scores if answered_by == index else None,
+                    scores=scores if answered_by == index else None,
                 )
             )
-            return
+
+    def _tell(self, name: str, asked: Asked, variant: Variant, error: Exception) -> None:
+        """Log a failure; a version that fails every request must not cost a line for each."""
+        second, number = self._told
+        now = int(self._clock())
+        self._told = (now, number + 1) if now == second else (now, 1)
+        if self._told[1] <= _MAX_MESSAGES_PER_S:
+            telemetry.event(
+                name,
+                model=asked.served.policy.model, version=variant.version,
+                request_id=asked.request_id, problem=str(error)[:300],
+            )  # fmt: skip
 
 
-def _plain(columns: Mapping[str, list[Any]], num_rows: int) -> Mapping[str, Any]:
-    """Write one row as plain values and several as lists."""
-    if num_rows > 1:
-        return columns
+_STATUS_TEXT = {200: "200", 500: "500", 503: "503"}
+
+
+def _first(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
     return {name: values[0] for name, values in columns.items()}
+
+
+def _encode(asked: Asked, variant: Variant, scores: list[float], headers: Headers) -> Answer:
+    if asked.form == "invocations":
+        return Answer(200, invocations.answer(scores), [asgi.JSON, *headers])
+    parts: dict[str, Any] = {
+        "model": asked.served.policy.model,
+        "version": variant.version,
+        "request_id": asked.request_id,
+        "output": asked.served.stable.description.output,
+        "scores": scores,
+    }
+    if asked.form == "json":
+        return Answer(200, protocol.answer(**parts), [asgi.JSON, *headers])
+    body, head_bytes = protocol.binary_answer(**parts)
+    length = (b"inference-header-content-length", b"%d" % head_bytes)
+    return Answer(200, body, [asgi.BINARY, length, *headers])
 
 
 def _headers(request_id: str, variant: Variant, epoch: int, fallback: bool) -> Headers:

@@ -1,4 +1,4 @@
-"""The little of HTTP that our raw ASGI applications need: bodies with limits, JSON answers."""
+"""The little of HTTP that our raw ASGI applications share: their entry, bodies, JSON answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from heliostat import telemetry
 from heliostat.serving.refused import Refused
 
 Scope = MutableMapping[str, Any]
@@ -110,6 +111,46 @@ def decompress(body: bytes, fields: Mapping[bytes, bytes], *, max_bytes: int) ->
     return plain
 
 
+class Application:
+    """The entry of a raw ASGI application: every scope is answered, no error gets out.
+
+    Subclasses say how to `start`, `stop` and `respond`.
+    """
+
+    name = "application"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "http":
+            try:
+                await self.respond(scope, receive, send)
+            except Refused as refused:
+                await send_refusal(send, refused)
+            except Disconnected:
+                return
+            except Exception as error:  # noqa: BLE001
+                telemetry.event(f"{self.name}.failed", problem=repr(error)[:300])
+                await send_refusal(send, Refused(500, f"internal error; see the {self.name}'s log"))
+        elif scope["type"] == "lifespan":
+            await lifespan(receive, send, self.start, self.stop)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def start(self) -> None:
+        """Make ready; an error keeps the replica from coming up."""
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request.
+
+        Raises:
+            Refused: It gets no other answer than this.
+        """
+        raise NotImplementedError
+
+
 async def answer(
     send: Send, status: int, body: bytes, fields: Sequence[tuple[bytes, bytes]]
 ) -> None:
@@ -132,6 +173,8 @@ async def send_refusal(
     """Send the refusal as ``{"error": message}``."""
     if refused.retry_after_s is not None:
         extra = [*extra, (b"retry-after", b"%d" % refused.retry_after_s)]
+    if refused.fields:
+        extra = [*extra, *refused.fields]
     if refused.status in (408, 413):
         # What is left of the body is not read, so the connection cannot be used again.
         extra = [*extra, (b"connection", b"close")]

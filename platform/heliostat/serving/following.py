@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from heliostat import telemetry
@@ -20,15 +21,24 @@ _MAX_RETRY_S = 2.0
 class Follower:
     """Holds the snapshot that answers; only ever replaces it by a whole, loaded one."""
 
-    def __init__(self, policy_source: PolicySource, loader: Loader, kept: Path) -> None:
+    def __init__(
+        self,
+        policy_source: PolicySource,
+        loader: Loader,
+        kept: Path,
+        *,
+        changed: Callable[[Snapshot], None] = lambda _snapshot: None,
+    ) -> None:
         """Take the parts.
 
         Args:
+            changed: Called with each new snapshot, once it answers.
             kept: File with the last good policy, for a start without a control plane.
         """
         self._source = policy_source
         self._loader = loader
         self._kept = kept
+        self._changed = changed
         self._from_disk = False
         self.snapshot: Snapshot | None = None
         """What answers now; None before the first policy."""
@@ -44,7 +54,8 @@ class Follower:
         Raises:
             HeliostatError: A stable version cannot be loaded; what answered goes on.
         """
-        self.snapshot = await asyncio.to_thread(self._loader.load, policy)
+        self.snapshot = await asyncio.to_thread(self._loader.load, policy, self.snapshot)
+        self._changed(self.snapshot)
         telemetry.event("policy.active", epoch=policy.epoch, models=sorted(policy.models))
 
     async def run(self) -> None:
@@ -63,7 +74,12 @@ class Follower:
             try:
                 if policy is not None:
                     await self._obey(policy)
-                    retry_s = _RETRY_S
+                    if self.snapshot is not None and self.snapshot.broken:
+                        # What is broken may only be late, such as a package on its way.
+                        await asyncio.sleep(retry_s)
+                        retry_s = min(2 * retry_s, _MAX_RETRY_S)
+                    else:
+                        retry_s = _RETRY_S
                 policy = await self._source.next(self._after())
             except Exception as error:  # noqa: BLE001
                 telemetry.event("policy.not_followed", problem=str(error)[:300])
@@ -89,4 +105,8 @@ class Follower:
 
     def _after(self) -> int:
         # What came from the disk lacks the variants on trial, so the same epoch is news.
-        return -1 if self.snapshot is None or self._from_disk else self.snapshot.policy.epoch
+        if self.snapshot is None or self._from_disk:
+            return -1
+        # An epoch that is obeyed but for a broken model is asked for again, and not reported
+        # as obeyed.
+        return self.snapshot.policy.epoch - bool(self.snapshot.broken)

@@ -1,54 +1,68 @@
 """The gateway: one raw ASGI object that admits, splits, answers and records.
 
-Per request: body -> tensors -> features -> unit -> slot -> variant -> answer. The stable
-version answers in this process; what else there is can only make an answer later or
-different, never missing.
+Per request: route -> admission -> body -> tensors -> features -> unit -> slot -> variant ->
+answer. The stable version answers in this process; what else there is can only make an answer
+later or different, never missing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from heliostat import __version__, telemetry
+from heliostat import telemetry
 from heliostat.access import seal as access_seal
+from heliostat.access.roles import Principal
 from heliostat.errors import HeliostatError
-from heliostat.serving import asgi, binary, protocol
+from heliostat.inference.predictor import Predictor
+from heliostat.serving import asgi, binary, describing, fields, invocations, protocol, routes
+from heliostat.serving.admission import Door
 from heliostat.serving.answering import Answer, Answerer
+from heliostat.serving.asking import Asked, Scorer, Variants
 from heliostat.serving.breaker import Breaker
 from heliostat.serving.evidence import Gatherer, Outbox
 from heliostat.serving.exposures import Spool
+from heliostat.serving.fields import Fields
 from heliostat.serving.following import Follower
 from heliostat.serving.forward import Forwarder, VariantClient, sealed
+from heliostat.serving.metrics import Meter, Sink
 from heliostat.serving.pairs import PairScorer
-from heliostat.serving.refused import Refused, bad
+from heliostat.serving.refused import Refused
+from heliostat.serving.residence import Residents
+from heliostat.serving.routes import Match
 from heliostat.serving.settings import GatewaySettings
+from heliostat.serving.sharing import RateSource, share_rates
 from heliostat.serving.source import PolicySource
-from heliostat.serving.versions import Loader, OpenReader, Row, Snapshot
+from heliostat.serving.versions import Loader, OpenReader, Row, ServedModel, Snapshot
 
-_METADATA = asgi.encode(
-    {"name": "heliostat", "version": __version__, "extensions": ["binary_tensor_data"]}
-)
-_MAX_NAME_CHARS = 256
 _EVIDENCE_TIMEOUT_S = 5.0
+_MAX_PATHS = 4_096
 
 
-class Gateway:
-    """Answers the Open Inference Protocol for every model of the policy.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outside:
+    """Everything that a gateway is joined to; tests give their own."""
 
-    Everything outside comes in through the constructor, so that it runs without Ray.
-    """
+    policy_source: PolicySource
+    forwarder: Forwarder
+    open_reader: OpenReader
+    door: Door
+    rates: RateSource
+    sink: Sink
+
+
+class Gateway(asgi.Application):
+    """Answers the Open Inference Protocol for every model of the policy."""
+
+    name = "gateway"
 
     def __init__(
         self,
         settings: GatewaySettings,
+        outside: Outside,
         *,
-        policy_source: PolicySource,
-        forwarder: Forwarder,
-        open_reader: OpenReader,
         gateway_id: str,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
@@ -61,48 +75,69 @@ class Gateway:
         """
         home = settings.layout
         self._settings = settings
-        self._forwarder = forwarder
-        self._clock = clock
+        self._outside = outside
         self._timer = timer
+        self.meter = Meter()
+        self.residents = Residents(
+            lambda path, digest: Predictor.load(path, home.keys, digest=digest),
+            budget_bytes=settings.model_memory_bytes,
+            meter=self.meter,
+        )
         self.policies = Follower(
-            policy_source, Loader(home.keys, open_reader), home.root / "policy.json"
+            outside.policy_source,
+            Loader(
+                home.keys, outside.open_reader, self.residents, pinned=frozenset(settings.pinned)
+            ),
+            home.root / "policy.json",
+            changed=self._changed,
         )
         self._seal = access_seal.load_or_create(home.keys / "gateway.key")
         self.gatherer = Gatherer(gateway_id)
         self.outbox = Outbox()
         self.spool = Spool(home.spool / "exposures", gateway_id)
-        variants = VariantClient(forwarder, self._seal)
-        self.pairs = PairScorer(variants, self.gatherer)
+        scorer, client = Scorer(self.residents), VariantClient(outside.forwarder, self._seal)
+        self.pairs = PairScorer(scorer, client, self.gatherer, self.meter)
+        self._variants = Variants(
+            scorer=scorer,
+            client=client,
+            new_breaker=lambda: Breaker(
+                failures=settings.breaker_failures,
+                open_s=settings.breaker_open_s,
+                max_ongoing=settings.max_per_variant,
+            ),
+            meter=self.meter,
+            timer=timer,
+        )
         self._answerer = Answerer(
-            variants=variants,
+            variants=self._variants,
             gatherer=self.gatherer,
             spool=self.spool,
             pairs=self.pairs,
-            new_breaker=lambda: Breaker(
-                failures=settings.breaker_failures, open_s=settings.breaker_open_s
-            ),
+            meter=self.meter,
+            max_per_model=settings.max_per_model,
             clock=clock,
             timer=timer,
         )
+        self._matches: dict[tuple[str, str], Match] = {}
+        self._new_id = fields.RequestIds()
+        self._log = describing.AccessLog(settings.access_log_ratio, clock)
         self._tasks: list[asyncio.Task[None]] = []
-
-    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        """Serve one ASGI scope."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await asgi.lifespan(receive, send, self.start, self.stop)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1003})
 
     async def start(self) -> None:
         """Follow the policy and run the periodic work until `stop`."""
-        settings = self._settings
+        settings, door = self._settings, self._outside.door
+        await asyncio.to_thread(door.look)
         self._tasks = [
             asyncio.create_task(self.policies.run()),
             asyncio.create_task(self._every(settings.flush_every_s, self._flush)),
             asyncio.create_task(self._every(settings.evidence_every_s, self.report)),
             asyncio.create_task(self._every(settings.pair_every_s, self.pairs.run_once)),
+            asyncio.create_task(
+                self._every(settings.keys_every_s, lambda: asyncio.to_thread(door.look))
+            ),
+            asyncio.create_task(
+                self._every(settings.lease_every_s, lambda: share_rates(door, self._outside.rates))
+            ),
         ]
 
     async def stop(self) -> None:
@@ -113,16 +148,17 @@ class Gateway:
         self._tasks = []
         self.spool.flush()
         await self.report()
-        await self._forwarder.close()
+        await self._outside.forwarder.close()
 
     async def report(self) -> None:
         """Send the gathered evidence to the controller; what it does not take waits."""
+        self.measure()
         self.outbox.put(self.gatherer.take())
         while (batch := self.outbox.next_batch()) is not None:
             body, sequence = batch
             headers = sealed(self._seal, "evidence", 0, body)
             try:
-                status, _ = await self._forwarder.post(
+                status, _ = await self._outside.forwarder.post(
                     f"{self._settings.endpoint}/v1/evidence", body, headers, _EVIDENCE_TIMEOUT_S
                 )
             except HeliostatError:
@@ -131,90 +167,119 @@ class Gateway:
                 return
             self.outbox.acknowledged(sequence)
 
+    def measure(self) -> None:
+        """Hand what was counted to the metrics' sink."""
+        meter = self.meter
+        for model, number in self._answerer.ongoing.items():
+            meter.set("heliostat_ongoing", (model,), number)
+        meter.set("heliostat_pairs_waiting", (), self.pairs.num_waiting)
+        meter.set("heliostat_models_resident", (), self.residents.num_loaded)
+        meter.set("heliostat_model_bytes", (), self.residents.size_bytes)
+        meter.set("heliostat_exposures_waiting", (), self.spool.num_waiting)
+        meter.set("heliostat_exposures_dropped", (), self.spool.num_dropped)
+        meter.drain(self._outside.sink)
+
+    async def respond(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        """Answer one request."""
+        started = self._timer()
+        request_id: str | None = None
+        match: Match | None = None
+        try:
+            given = asgi.headers(scope)
+            request_id = fields.request_id(given) or self._new_id()
+            match = self._match(scope)
+            caller = self._outside.door.admit(match, given)
+            if not match.route.predicts:
+                status, body = self._describe(match)
+                await asgi.send_json(send, status, body)
+                return
+            body = await asgi.read_body(
+                receive,
+                given,
+                max_bytes=self._settings.max_body_bytes,
+                timeout_s=self._settings.body_timeout_s,
+            )
+            asked = self._bind(match, given, caller, request_id, body, started)
+            answer: Answer = await self._answerer.answer(asked)
+            await asgi.answer(send, answer.status, answer.body, answer.headers)
+            if self._log.is_due(answer.status):
+                self._log.write(match, answer.status, asked.request_id, self._timer() - started)
+        except Refused as refused:
+            action = "unknown" if match is None else match.route.action
+            self.meter.add("heliostat_refusals", (action, str(refused.status)))
+            if self._log.is_due(refused.status):
+                self._log.write(match, refused.status, request_id or "", self._timer() - started)
+            if request_id:
+                refused.fields = (*refused.fields, (fields.REQUEST_ID, request_id.encode()))
+            raise
+
     async def _flush(self) -> None:
         self.spool.flush()
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
+            due = self._timer() + seconds
             await asyncio.sleep(seconds)
+            self.meter.set("heliostat_loop_lag_seconds", (), max(0.0, self._timer() - due))
             try:
                 await work()
             except Exception as error:  # noqa: BLE001
                 telemetry.event("gateway.background_failed", problem=repr(error)[:300])
 
-    async def _http(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        started = self._timer()
-        request_id = ""
-        try:
-            fields = asgi.headers(scope)
-            request_id = _request_id(fields) or secrets.token_hex(16)
-            path = scope["path"].split("/")[1:]
-            if len(path) < 1 or path[0] != "v2":
-                raise Refused(404, "no such path; models are served under /v2/models")
-            if path[-1] == "infer":
-                _only(scope, "POST")
-                body = await asgi.read_body(
-                    receive,
-                    fields,
-                    max_bytes=self._settings.max_body_bytes,
-                    timeout_s=self._settings.body_timeout_s,
-                )
-                answer = await self._infer(path, fields, request_id, body, started)
-                await asgi.answer(send, answer.status, answer.body, answer.headers)
-            else:
-                _only(scope, "GET")
-                status, body = self._describe(path)
-                await asgi.send_json(send, status, body)
-        except Refused as refused:
-            extra = [(b"x-heliostat-request-id", request_id.encode())] if request_id else []
-            await asgi.send_refusal(send, refused, extra)
-        except asgi.Disconnected:
-            return
-        except Exception as error:  # noqa: BLE001
-            telemetry.event("gateway.failed", request_id=request_id, problem=repr(error)[:300])
-            await asgi.send_refusal(send, Refused(500, "internal error; see the gateway's log"))
+    def _match(self, scope: asgi.Scope) -> Match:
+        key = (scope["path"], scope["method"])
+        match = self._matches.get(key)
+        if match is None:
+            match = routes.find(*key)
+            if len(self._matches) >= _MAX_PATHS:
+                self._matches.clear()
+            self._matches[key] = match
+        return match
 
-    async def _infer(
+    def _bind(
         self,
-        path: list[str],
-        fields: Mapping[bytes, bytes],
+        match: Match,
+        given: Fields,
+        caller: Principal | None,
         request_id: str,
         body: bytes,
         started: float,
-    ) -> Answer:
+    ) -> Asked:
+        """Read the body and join it to the model that it is for."""
         snapshot = self._ready()
-        model, version = _model_and_version(path[:-1])
-        served = snapshot.models.get(model)
-        if served is None:
-            raise protocol.unknown_model(model, list(snapshot.models))
-        index = None
-        if version is not None:
-            index = served.index_of(version)
-            if index is None:
-                known = [variant.version for variant in served.policy.variants]
-                raise Refused(404, f"version {version[:80]!r} is not served; known: {known}")
-        if b"content-encoding" in fields:
-            body = asgi.decompress(body, fields, max_bytes=self._settings.max_body_bytes)
-        request = binary.decode(body, fields.get(b"inference-header-content-length"))
-        given, num_rows = protocol.columns(request)
-        by_keys = served.bind(given)
-        protocol.check_outputs(request, served.stable.description.output)
-        if request.id is not None and b"x-heliostat-request-id" not in fields:
-            request_id = _ascii("id", request.id) or request_id
-        unit = _text(fields, b"x-heliostat-unit", _MAX_NAME_CHARS)
+        served = self._served(snapshot, match.model)
+        if match.model is None:
+            # Only now is it known which model the path without a name means.
+            self._outside.door.require(caller, "predict", served.policy.model)
+        index, wanted = None, match.version
+        if wanted is None and fields.VERSION in given:
+            wanted = fields.wanted_version(given)
+            if wanted is not None:
+                self._outside.door.require(caller, "operate", served.policy.model)
+        if wanted is not None:
+            index = describing.index_of(served, wanted)
+        if b"content-encoding" in given:
+            body = asgi.decompress(body, given, max_bytes=self._settings.max_body_bytes)
+        form = "json"
+        if match.route.action.startswith("invocations"):
+            names = [item.name for item in served.stable.description.inputs]
+            values, num_rows = invocations.columns(body, names)
+            form = "invocations"
+        else:
+            request = binary.decode(body, given.get(b"inference-header-content-length"))
+            values, num_rows = protocol.columns(request)
+            protocol.check_outputs(request, served.stable.description.output)
+            if request.id is not None and fields.REQUEST_ID not in given:
+                request_id = fields.as_id("id", request.id) or request_id
+            if request.wants_binary:
+                form = "binary"
+        by_keys = served.bind(values)
+        unit = fields.unit(given)
         if unit is None:
-            first = given[served.stable.request_tensors[0]][0] if by_keys else None
+            first = values[served.stable.request_tensors[0]][0] if by_keys else None
             unit = request_id if first is None else str(first)
-        return await self._answerer.answer(
-            served,
-            Row(given, by_keys, _as_of(fields)),
-            num_rows=num_rows,
-            request_id=request_id,
-            unit=unit,
-            only_index=index,
-            started=started,
-            binary=request.wants_binary,
-        )
+        row = Row(values, by_keys, fields.at(given))
+        return Asked(served, row, num_rows, request_id, unit, index, started, form)
 
     def _ready(self) -> Snapshot:
         snapshot = self.policies.snapshot
@@ -222,84 +287,40 @@ class Gateway:
             raise Refused(503, "no policy yet; nothing is deployed", retry_after_s=1)
         return snapshot
 
-    def _describe(self, path: list[str]) -> tuple[int, bytes]:
-        match path:
-            case ["v2"] | ["v2", ""]:
-                return 200, _METADATA
-            case ["v2", "health", "live"]:
-                return 200, asgi.encode({"live": True})
-            case ["v2", "health", "ready"]:
-                ready = self.policies.snapshot is not None
-                return 200 if ready else 503, asgi.encode(
-                    {"ready": ready, "epoch": self.policies.epoch}
+    @staticmethod
+    def _served(snapshot: Snapshot, model: str | None) -> ServedModel:
+        if model is None:
+            if len(snapshot.models) != 1:
+                known = ", ".join(sorted(snapshot.models))
+                raise Refused(
+                    400, f"several models are served: ask /v2/models/<model>/invocations ({known})"
                 )
-        wants_ready = path[-1] == "ready"
-        model, version = _model_and_version(path[:-1] if wants_ready else path)
-        snapshot = self._ready()
+            return next(iter(snapshot.models.values()))
         served = snapshot.models.get(model)
         if served is None:
+            if model in snapshot.broken:
+                raise Refused(503, f"model {model} cannot be loaded", retry_after_s=5)
             raise protocol.unknown_model(model, list(snapshot.models))
-        index = 0 if version is None else served.index_of(version)
-        known = [variant.version for variant in served.policy.variants]
-        if index is None:
-            raise Refused(404, f"version {version!r} is not served; known: {known}")
-        loaded = served.versions[index]
-        if wants_ready:
-            return 200 if loaded else 503, asgi.encode({"name": model, "ready": loaded is not None})
-        if loaded is None:
-            raise Refused(503, f"version {version!r} cannot be loaded")
-        return 200, protocol.model_metadata(loaded.description, known, loaded.request_tensors)
+        return served
 
+    def _describe(self, match: Match) -> tuple[int, bytes]:
+        action, state = match.route.action, self._outside.door.state
+        if match.model is None:
+            return describing.server(action, self.policies.snapshot, state)
+        served = self._served(self._ready(), match.model)
+        if action == "shadow":
+            index = describing.index_of(served, match.version or "")
+            return 200, asgi.encode(self.pairs.compare(served, index))
+        return describing.model(action, served, match.version)
 
-def _model_and_version(path: list[str]) -> tuple[str, str | None]:
-    match path:
-        case ["v2", "models", model] if model:
-            return model, None
-        case ["v2", "models", model, "versions", version] if model and version:
-            return model, version
-    raise Refused(404, "no such path; models are served under /v2/models")
-
-
-def _only(scope: asgi.Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise Refused(405, f"method {scope['method'][:20]}: must be {method}")
-
-
-def _text(fields: Mapping[bytes, bytes], name: bytes, max_chars: int) -> str | None:
-    raw = fields.get(name)
-    if raw is None:
-        return None
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Refused(400, f"header {name.decode()}: must be UTF-8") from error
-    return _checked(f"header {name.decode()}", text, max_chars)
-
-
-def _request_id(fields: Mapping[bytes, bytes]) -> str | None:
-    text = _text(fields, b"x-heliostat-request-id", 128)
-    return None if text is None else _ascii("header x-heliostat-request-id", text)
-
-
-def _ascii(where: str, text: str) -> str | None:
-    """Check an id that we write into headers."""
-    if not text.isascii():
-        raise bad(where, text, "must be ASCII")
-    return _checked(where, text, 128)
-
-
-def _checked(where: str, text: str, max_chars: int) -> str | None:
-    if len(text) > max_chars or not text.isprintable():
-        raise bad(where, text, f"must be at most {max_chars} printable characters")
-    return text or None
-
-
-def _as_of(fields: Mapping[bytes, bytes]) -> datetime | None:
-    text = _text(fields, b"x-heliostat-at", 64)
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise bad("header x-heliostat-at", text, "must be an ISO 8601 time") from error
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    def _changed(self, snapshot: Snapshot) -> None:
+        """Bring what is kept per version in line with a new snapshot."""
+        self.meter.set("heliostat_policy_epoch", (), snapshot.policy.epoch)
+        known = set()
+        for name, served in snapshot.models.items():
+            for index, variant in enumerate(served.policy.variants):
+                known.add((name, variant.version))
+                labels = (name, variant.version, variant.role)
+                self.meter.set("heliostat_split_ratio", labels, served.policy.share(index))
+        self._variants.forget(known)
+        self.pairs.forget(snapshot.models)

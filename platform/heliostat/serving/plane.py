@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from heliostat.access.rates import divide
 from heliostat.errors import ConfigError, Unavailable
 from heliostat.rollout.policy import Policy
 
@@ -15,7 +16,10 @@ NAME = "plane"
 NAMESPACE = "heliostat"
 
 _POLL_S = 10.0
+_DIVIDE_TIMEOUT_S = 1.0
 _GATEWAY_FORGOTTEN_S = 60.0
+_GATEWAY_SILENT_S = 3.0
+_MAX_CALLERS = 20_000
 
 
 class Plane:
@@ -31,6 +35,8 @@ class Plane:
         self._payload = b""
         self._changed = asyncio.Event()
         self._gateways: dict[str, tuple[int, float]] = {}
+        self._wanted: dict[str, dict[str, float]] = {}
+        self._asked_at: dict[str, float] = {}
 
     async def publish(self, epoch: int, payload: bytes) -> int:
         """Make the policy known to all who wait. The same epoch may be published again.
@@ -71,6 +77,33 @@ class Plane:
         oldest = self._clock() - _GATEWAY_FORGOTTEN_S
         self._gateways = {k: v for k, v in self._gateways.items() if v[1] >= oldest}
         return {gateway: epoch for gateway, (epoch, _) in self._gateways.items()}
+
+    async def divide(
+        self, gateway: str, wanted: dict[str, tuple[float, int]]
+    ) -> tuple[dict[str, float], int]:
+        """Note what a gateway was asked for and return its shares of the callers' rates.
+
+        Args:
+            gateway: Who asks.
+            wanted: By caller, the whole rate per second and the requests since it last asked.
+
+        Returns:
+            Shares in requests per second by caller, and the number of living gateways.
+        """
+        now = self._clock()
+        period_s = min(max(now - self._asked_at.get(gateway, now - 1.0), 0.05), 10.0)
+        self._asked_at[gateway] = now
+        living = {name for name, at in self._asked_at.items() if now - at <= _GATEWAY_SILENT_S}
+        self._asked_at = {name: self._asked_at[name] for name in living}
+        shares = {}
+        for caller, (rate_per_s, number) in wanted.items():
+            seen = self._wanted.setdefault(caller, {})
+            seen[gateway] = number / period_s
+            seen = self._wanted[caller] = {k: v for k, v in seen.items() if k in living}
+            shares[caller] = divide(rate_per_s, seen)[gateway]
+        if len(self._wanted) > _MAX_CALLERS:
+            self._wanted.clear()
+        return shares, len(living)
 
     async def epoch(self) -> int:
         """Epoch of the newest policy, -1 if there is none."""
@@ -129,3 +162,25 @@ class PlaneSource:
             self._handle = None
             raise Unavailable("plane", f"{type(error).__name__}: {error}"[:300]) from error
         return None if found is None else decode(found[1])
+
+
+class PlaneRates:
+    """Lets the plane actor divide callers' rates; see `heliostat.serving.sharing.RateSource`."""
+
+    def __init__(self, gateway: str) -> None:
+        self._gateway = gateway
+        self._handle: Any = None
+
+    async def divide(self, wanted: Mapping[str, tuple[float, int]]) -> tuple[dict[str, float], int]:
+        """Ask the actor."""
+        try:
+            if self._handle is None:
+                self._handle = await asyncio.to_thread(connect)
+            async with asyncio.timeout(_DIVIDE_TIMEOUT_S):
+                found: tuple[dict[str, float], int] = await self._handle.divide.remote(
+                    self._gateway, dict(wanted)
+                )
+        except Exception as error:
+            self._handle = None
+            raise Unavailable("plane", f"{type(error).__name__}: {error}"[:300]) from error
+        return found

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,6 +33,15 @@ _FLOAT_VALUES: frozenset[type] = frozenset({float, int, type(None)})
 _INTEGER_VALUES: frozenset[type] = frozenset({int, type(None)})
 _TEXT_VALUES: frozenset[type] = frozenset({str, type(None)})
 _BOOL_VALUES: frozenset[type] = frozenset({bool, type(None)})
+_ONE_ROW = [1]
+_SIMPLE: dict[str, frozenset[type]] = {
+    "FP32": _FLOAT_VALUES,
+    "FP64": _FLOAT_VALUES,
+    "BYTES": _TEXT_VALUES,
+    "BOOL": _BOOL_VALUES,
+}
+"""Kinds of values that need no look at the value itself."""
+
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
@@ -87,23 +96,34 @@ class InferRequest(msgspec.Struct, frozen=True):
         return self.parameters.binary_data_output
 
 
-_decoder = msgspec.json.Decoder(InferRequest)
-_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(InferRequest).decode
+encode = msgspec.json.Encoder().encode
+
+D = TypeVar("D")
 
 
 def decode(body: bytes) -> InferRequest:
     """Read a request body.
 
     Raises:
+        Refused: 400; as for `strict`.
+    """
+    return strict(_decode, body)
+
+
+def strict(decode: Callable[[bytes], D], body: bytes) -> D:
+    """Read JSON that comes from outside.
+
+    Raises:
         Refused: 400; the body is no JSON, has a wrong form, or holds NaN or Infinity (which
             JSON does not know, though some clients write them).
     """
     try:
-        return _decoder.decode(body)
+        return decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        name = _tensor_with_non_finite(body)
+        name = _name_with_non_finite(body)
         if name is not None:
-            raise Refused(400, f"tensor {name}: NaN and Infinity are not allowed") from error
+            raise Refused(400, f"{name}: NaN and Infinity are not allowed") from error
         is_json = isinstance(error, msgspec.ValidationError)
         raise Refused(
             400, f"body: {error}" if is_json else f"body: must be JSON; {error}"
@@ -124,7 +144,18 @@ def columns(request: InferRequest) -> tuple[dict[str, list[Any]], int]:
         name = tensor.name
         if name in values:
             raise bad("inputs", name, "must be given once")
-        shape = tensor.shape
+        shape, single = tensor.shape, tensor.data
+        if (
+            shape == _ONE_ROW
+            and num_rows <= 1
+            and single is not None
+            and len(single) == 1
+            and type(single[0]) in _SIMPLE.get(tensor.datatype, ())
+        ):
+            # Nearly every request is one row; what is left to check of it is nothing.
+            values[name] = single
+            num_rows = 1
+            continue
         rows = shape[0] if shape else 0
         if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)) or rows < 1:
             raise bad(f"tensor {name}: shape", shape, "must be [B] or [B, 1] with B at least 1")
@@ -181,7 +212,7 @@ def binary_answer(
 
 
 def _answer(model: str, version: str, request_id: str, tensor: dict[str, Any]) -> bytes:
-    return _encode(
+    return encode(
         {"model_name": model, "model_version": version, "id": request_id, "outputs": [tensor]}
     )
 
@@ -202,7 +233,7 @@ def model_metadata(
         }
         for item in description.inputs
     ]
-    return _encode(
+    return encode(
         {
             "name": description.model,
             "versions": list(versions),
@@ -216,7 +247,7 @@ def model_metadata(
 
 def error(message: str) -> bytes:
     """Encode what a client is told instead of an answer."""
-    return _encode({"error": message})
+    return encode({"error": message})
 
 
 def unknown_model(name: str, known: Sequence[str]) -> Refused:
@@ -265,20 +296,24 @@ def _first_other(data: list[Any], kinds: frozenset[type]) -> Any:
     return next(value for value in data if type(value) not in kinds)
 
 
-def _tensor_with_non_finite(body: bytes) -> str | None:
+def _name_with_non_finite(body: bytes) -> str | None:
     """Name the tensor with NaN or Infinity in a body that strict JSON refuses."""
     try:
         raw = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    tensors = raw.get("inputs") if isinstance(raw, dict) else None
+    if not isinstance(raw, dict):
+        return None
+    tensors = raw.get("inputs")
     for tensor in tensors if isinstance(tensors, list) else ():
         if isinstance(tensor, dict) and _has_non_finite(tensor.get("data")):
-            return str(tensor.get("name"))[:120]
-    return None
+            return f"tensor {str(tensor.get('name'))[:120]}"
+    return "body" if _has_non_finite(raw) else None
 
 
 def _has_non_finite(value: Any) -> bool:
     if isinstance(value, float):
         return not math.isfinite(value)
+    if isinstance(value, dict):
+        value = list(value.values())
     return isinstance(value, list) and any(_has_non_finite(item) for item in value)

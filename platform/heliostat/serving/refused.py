@@ -13,6 +13,8 @@ class Refused(HeliostatError):
         self.status = status
         self.message = message
         self.retry_after_s = retry_after_s
+        self.fields: tuple[tuple[bytes, bytes], ...] = ()
+        """Headers that the answer carries besides."""
 
 
 def bad(where: str, value: object, rule: str) -> Refused:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import secrets
+import time
+import urllib.parse
 from typing import TYPE_CHECKING
 
 from heliostat import telemetry
+from heliostat.access.keys import KeyFile
+from heliostat.access.tokens import TokenChecker, read_issuers
+from heliostat.serving.admission import Door
 from heliostat.serving.forward import HttpForwarder
-from heliostat.serving.gateway import Gateway
-from heliostat.serving.plane import PlaneSource
+from heliostat.serving.gateway import Gateway, Outside
+from heliostat.serving.listening import is_reachable
+from heliostat.serving.metrics import RaySink
+from heliostat.serving.plane import PlaneRates, PlaneSource
 from heliostat.serving.settings import GatewaySettings, VariantSettings
 from heliostat.serving.variant import VariantApp
 
 if TYPE_CHECKING:
     from heliostat.registry.package import FeatureServiceReference
     from heliostat.serving.versions import FeatureReader
+
+_DIRECT_PORTS = range(30_000, 31_001)
+"""Where Ray Serve lets a replica listen for the ingress."""
 
 
 def gateway(settings: GatewaySettings) -> Gateway:
@@ -29,13 +39,26 @@ def gateway(settings: GatewaySettings) -> Gateway:
         return reader
 
     gateway_id = secrets.token_hex(6)
-    return Gateway(
-        settings,
+    port = int(urllib.parse.urlsplit(settings.endpoint).port or 80)
+    door = Door(
+        KeyFile(settings.layout.keys, time.time),
+        TokenChecker(read_issuers(settings.layout.keys / "issuers.json")),
+        mode=settings.admission,
+        insecure=settings.insecure,
+        is_reachable=lambda: is_reachable(port, _DIRECT_PORTS),
+        num_replicas=settings.num_replicas,
+        clock=time.time,
+        timer=time.perf_counter,
+    )
+    outside = Outside(
         policy_source=PlaneSource(gateway_id),
         forwarder=HttpForwarder(),
         open_reader=open_reader,
-        gateway_id=gateway_id,
+        door=door,
+        rates=PlaneRates(gateway_id),
+        sink=RaySink(),
     )
+    return Gateway(settings, outside, gateway_id=gateway_id)
 
 
 def variant(settings: VariantSettings) -> VariantApp:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from heliostat.config import require
 from heliostat.errors import ConfigError, nearest
@@ -16,19 +16,22 @@ DEFAULT_ENDPOINT = "http://127.0.0.1:8000"
 
 S = TypeVar("S")
 
+_Admission = Literal["auto", "on", "off"]
+_KINDS: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "tuple[str, ...]": (list, tuple),
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GatewaySettings:
-    """Settings of one gateway application; all its replicas share them."""
+class ReplicaSettings:
+    """What every application of the data plane is told."""
 
     home: str
     """Absolute path of the platform's state folder."""
-
-    endpoint: str = DEFAULT_ENDPOINT
-    """Base URL of the ingress, as reached from this machine; evidence is sent there."""
-
-    num_replicas: int = 1
-    """Gateway processes."""
 
     max_ongoing_requests: int = 400
     """Requests that one replica works on at a time."""
@@ -39,8 +42,45 @@ class GatewaySettings:
     max_body_bytes: int = 8 << 20
     """Longer request bodies are refused with 413."""
 
-    body_timeout_s: float = 10.0
+    body_timeout_s: float = 8.0
     """A body must be complete in this time, else 408."""
+
+    num_replicas: int = 1
+    """Processes."""
+
+    def __post_init__(self) -> None:
+        """Check that texts are there and numbers are above 0.
+
+        Raises:
+            ConfigError: One is not.
+        """
+        kind = type(self).__name__.removesuffix("Settings").lower()
+        _absolute(f"{kind}.home", self.home)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                require(bool(value), f"{kind}.{field.name}", value, "must not be empty")
+            elif not isinstance(value, bool) and isinstance(value, int | float):
+                require(value > 0, f"{kind}.{field.name}", value, "must be above 0")
+
+    @property
+    def layout(self) -> Home:
+        """Where things lie in the state folder."""
+        return Home(root=Path(self.home))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatewaySettings(ReplicaSettings):
+    """Settings of one gateway application; all its replicas share them."""
+
+    endpoint: str = DEFAULT_ENDPOINT
+    """Base URL of the ingress, as reached from this machine; evidence is sent there."""
+
+    admission: _Admission = "auto"
+    """Whether callers need an API key or a token; auto: unless only loopback is listened on."""
+
+    insecure: bool = False
+    """Serve without asking for keys even where other machines can reach the gateway."""
 
     evidence_every_s: float = 1.0
     """Time between two reports to the controller."""
@@ -51,52 +91,67 @@ class GatewaySettings:
     pair_every_s: float = 0.5
     """Time between two batches of paired scoring."""
 
+    keys_every_s: float = 0.4
+    """Time between two looks at the files of keys; a revoked key ends within it."""
+
+    lease_every_s: float = 0.5
+    """Time between two divisions of rate limits among replicas."""
+
     breaker_failures: int = 5
     """Failures in a row after which a variant is not asked for a while."""
 
     breaker_open_s: float = 2.0
     """How long it is not asked."""
 
-    def __post_init__(self) -> None:
-        _absolute("gateway.home", self.home)
-        _http("gateway.endpoint", self.endpoint)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, str):
-                require(value > 0, f"gateway.{field.name}", value, "must be above 0")
+    max_per_variant: int = 64
+    """Requests that one replica has under way to one isolated version; the stable version
+    answers what comes beyond."""
 
-    @property
-    def layout(self) -> Home:
-        """Where things lie in the state folder."""
-        return Home(root=Path(self.home))
+    max_per_model: int = 200
+    """Requests for one model that one replica works on at a time; more are refused with 503."""
+
+    model_memory_bytes: int = 2 << 30
+    """Memory for models in one replica; the least recently used beyond it are put away."""
+
+    pinned: tuple[str, ...] = ()
+    """Models that are never put away."""
+
+    access_log_ratio: float = 0.01
+    """Share of requests that get a line in the access log; refusals and errors always do."""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: One breaks its rule.
+        """
+        # Slots make a new class, to which the short form of super() does not lead.
+        ReplicaSettings.__post_init__(self)
+        require(
+            self.endpoint.startswith(("http://", "https://")) and not self.endpoint.endswith("/"),
+            "gateway.endpoint",
+            self.endpoint,
+            "must begin with http:// or https:// and not end with /",
+        )
+        require(
+            self.admission in get_args(_Admission),
+            "gateway.admission",
+            self.admission,
+            "must be auto, on or off",
+        )
+        ratio = self.access_log_ratio
+        require(ratio <= 1, "gateway.access_log_ratio", ratio, "must be at most 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VariantSettings:
+class VariantSettings(ReplicaSettings):
     """Settings of the application of one model version."""
 
     model: str
     version: str
     package_path: str
     package_digest: str
-    home: str
-    max_ongoing_requests: int = 400
     max_body_bytes: int = 32 << 20
-    body_timeout_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        _absolute("variant.home", self.home)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, str):
-                require(bool(value), f"variant.{field.name}", value, "must not be empty")
-            else:
-                require(value > 0, f"variant.{field.name}", value, "must be above 0")
-
-    @property
-    def layout(self) -> Home:
-        """Where things lie in the state folder."""
-        return Home(root=Path(self.home))
 
 
 def from_args(kind: type[S], args: Mapping[str, Any]) -> S:
@@ -110,27 +165,20 @@ def from_args(kind: type[S], args: Mapping[str, Any]) -> S:
     for key, value in args.items():
         if key not in fields:
             raise ConfigError("args", key, "is not a setting", breaks=nearest(key, fields))
-        expected = {"str": str, "int": int, "float": (int, float)}[str(fields[key].type)]
+        kind_of = str(fields[key].type)
+        expected = _KINDS.get(kind_of, str)
         require(
-            isinstance(value, expected) and not isinstance(value, bool),  # type: ignore[arg-type]
+            isinstance(value, expected) and isinstance(value, bool) == (kind_of == "bool"),
             f"args.{key}",
             value,
-            f"must be {fields[key].type}",
+            f"must be {kind_of}",
         )
     for name, field in fields.items():
         if field.default is dataclasses.MISSING and name not in args:
             raise ConfigError("args", sorted(args), f"must have {name!r}")
-    return kind(**args)
+    # YAML and JSON have lists where settings hold tuples.
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in args.items()})
 
 
 def _absolute(where: str, value: str) -> None:
     require(Path(value).is_absolute(), where, value, "must be an absolute path")
-
-
-def _http(where: str, value: str) -> None:
-    require(
-        value.startswith(("http://", "https://")) and not value.endswith("/"),
-        where,
-        value,
-        "must begin with http:// or https:// and not end with /",
-    )

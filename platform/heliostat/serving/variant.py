@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,25 +29,18 @@ class _Rows(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Rows).decode
 
 
-class VariantApp:
+class VariantApp(asgi.Application):
     """Raw ASGI: ``POST .../infer`` and ``.../score`` for gateways, ``GET .../ready`` for all.
 
     Both POST routes do the same; their names tell in logs and metrics whether a user waits.
     """
 
+    name = "variant"
+
     def __init__(self, settings: VariantSettings) -> None:
         self._settings = settings
         self._seal = access_seal.load_or_create(settings.layout.keys / "gateway.key")
         self._predictor: Predictor | None = None
-
-    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        """Serve one ASGI scope."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await asgi.lifespan(receive, send, self.start, self.stop)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1003})
 
     async def start(self) -> None:
         """Verify and load the version; the replica does not come up without it."""
@@ -63,31 +57,26 @@ class VariantApp:
         """Let go of the model."""
         self._predictor = None
 
-    async def _http(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        try:
-            fields = asgi.headers(scope)
-            action = scope["path"].rsplit("/", 1)[-1]
-            if action == "ready":
-                await self._ready(send)
-            elif action in ("infer", "score") and scope["method"] == "POST":
-                body = await asgi.read_body(
-                    receive,
-                    fields,
-                    max_bytes=self._settings.max_body_bytes,
-                    timeout_s=self._settings.body_timeout_s,
-                )
-                if not is_sealed(self._seal, fields, body):
-                    raise Refused(403, "only a gateway of this platform may ask a variant")
-                await asgi.send_json(send, 200, await self._score(body))
-            else:
-                raise Refused(404, "no such path")
-        except Refused as refused:
-            await asgi.send_refusal(send, refused)
-        except asgi.Disconnected:
-            return
-        except Exception as error:  # noqa: BLE001
-            telemetry.event("variant.failed", problem=repr(error)[:300])
-            await asgi.send_refusal(send, Refused(500, "internal error; see the variant's log"))
+    async def respond(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        """Answer one request."""
+        began = time.perf_counter()
+        fields = asgi.headers(scope)
+        action = scope["path"].rsplit("/", 1)[-1]
+        if action == "ready":
+            await self._ready(send)
+        elif action in ("infer", "score") and scope["method"] == "POST":
+            body = await asgi.read_body(
+                receive,
+                fields,
+                max_bytes=self._settings.max_body_bytes,
+                timeout_s=self._settings.body_timeout_s,
+            )
+            if not is_sealed(self._seal, fields, body):
+                raise Refused(403, "only a gateway of this platform may ask a variant")
+            answer = await self._score(body, began)
+            await asgi.send_json(send, 200, answer)
+        else:
+            raise Refused(404, "no such path")
 
     async def _ready(self, send: asgi.Send) -> None:
         settings = self._settings
@@ -95,7 +84,7 @@ class VariantApp:
         body = {"model": settings.model, "version": settings.version, "ready": ready}
         await asgi.send_json(send, 200 if ready else 503, asgi.encode(body))
 
-    async def _score(self, body: bytes) -> bytes:
+    async def _score(self, body: bytes, began: float) -> bytes:
         if self._predictor is None:
             raise Refused(503, "the version is not loaded yet", retry_after_s=1)
         try:
@@ -106,4 +95,5 @@ class VariantApp:
                 scores = self._predictor.predict(columns)
         except (msgspec.MsgspecError, ConfigError) as error:
             raise Refused(400, str(error)) from error
-        return asgi.encode({"scores": scores.tolist()})
+        own_ms = (time.perf_counter() - began) * 1000
+        return asgi.encode({"scores": scores.tolist(), "own_ms": own_ms})

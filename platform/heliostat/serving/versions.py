@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 from heliostat import telemetry
 from heliostat.errors import nearest
-from heliostat.inference.predictor import Predictor, read_verified
+from heliostat.inference.predictor import read_verified
 from heliostat.registry.package import FeatureServiceReference, PackageDescription
 from heliostat.rollout.policy import ModelPolicy, Policy, Variant
 from heliostat.serving import protocol
 from heliostat.serving.refused import Refused, bad
+from heliostat.serving.residence import Resident, Residents
 
 
 class FeatureReader(Protocol):
@@ -57,10 +58,12 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedVersion:
-    """One verified version: what it needs, and its predictor if it answers in this process."""
+    """One verified version: what it needs, and where it is if it answers in this process."""
 
     description: PackageDescription
-    predictor: Predictor | None
+    resident: Resident | None
+    """Its place in this process; None where it answers in an app of its own."""
+
     features: Features | None
     inputs: frozenset[str]
     numeric: tuple[str, ...]
@@ -73,6 +76,9 @@ class ServedModel:
     """A model's policy and its versions, in the same order; None for an unusable variant."""
 
     policy: ModelPolicy
+    policy_labels: tuple[str]
+    """The model's name, as metrics want it."""
+
     epoch: int
     versions: tuple[LoadedVersion | None, ...]
     stable: LoadedVersion
@@ -122,6 +128,10 @@ class Snapshot:
     policy: Policy
     models: Mapping[str, ServedModel]
 
+    broken: Mapping[str, str]
+    """Models whose new stable version cannot be used, with the reason. One that answered
+    before goes on as it was."""
+
 
 class Row:
     """The values of one request: what was given, and features, read at most once each."""
@@ -167,34 +177,62 @@ class Row:
 
 
 class Loader:
-    """Builds snapshots; verifies and loads what the last one did not hold yet."""
+    """Builds snapshots; verifies what the last one did not hold yet, and loads what has room."""
 
-    def __init__(self, keys_dir: Path, open_reader: OpenReader) -> None:
+    def __init__(
+        self,
+        keys_dir: Path,
+        open_reader: OpenReader,
+        residents: Residents,
+        *,
+        pinned: frozenset[str] = frozenset(),
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            keys_dir: Folder of trusted keys.
+            open_reader: Opens the online features of a feature service.
+            residents: Where versions are held that answer in this process.
+            pinned: Models that are never put away.
+        """
         self._keys_dir = keys_dir
         self._open_reader = open_reader
-        self._predictors: dict[str, Predictor] = {}
+        self._residents = residents
+        self._pinned = pinned
         self._descriptions: dict[str, PackageDescription] = {}
         self._features: dict[FeatureServiceReference, Features] = {}
 
-    def load(self, policy: Policy) -> Snapshot:
+    def load(self, policy: Policy, before: Snapshot | None = None) -> Snapshot:
         """Make everything ready for the policy. Takes time: call it in a thread, one at a time.
 
         A variant on trial that cannot be loaded becomes None: its requests then count as
-        its errors, and the stable version answers them.
+        its errors, and the stable version answers them. A model whose stable version cannot
+        be loaded keeps what it had, and does not hinder the others.
 
         Raises:
-            HeliostatError: A stable version cannot be verified or loaded.
+            HeliostatError: None of the policy's models can be served.
         """
-        models = {name: self._model(model, policy.epoch) for name, model in policy.models.items()}
-        self._forget(policy)
-        return Snapshot(policy=policy, models=models)
+        models: dict[str, ServedModel] = {}
+        broken: dict[str, str] = {}
+        for name, model in policy.models.items():
+            try:
+                models[name] = self._model(model, policy.epoch)
+            except Exception as error:
+                if len(policy.models) == 1:
+                    raise
+                telemetry.event("model.unusable", model=name, problem=str(error)[:300])
+                broken[name] = str(error)[:300]
+                if before is not None and name in before.models:
+                    models[name] = before.models[name]
+        self._forget(models)
+        return Snapshot(policy=policy, models=models, broken=broken)
 
     def _model(self, policy: ModelPolicy, epoch: int) -> ServedModel:
-        stable = self._version(policy.stable)
+        stable = self._version(policy.model, policy.stable)
         versions: list[LoadedVersion | None] = [stable]
         for variant in policy.variants[1:]:
             try:
-                versions.append(self._version(variant))
+                versions.append(self._version(policy.model, variant))
             except Exception as error:  # noqa: BLE001
                 telemetry.event(
                     "variant.unusable",
@@ -204,6 +242,7 @@ class Loader:
         by_keys = frozenset(stable.request_tensors) if stable.features else frozenset()
         return ServedModel(
             policy=policy,
+            policy_labels=(policy.model,),
             epoch=epoch,
             versions=tuple(versions),
             stable=stable,
@@ -211,21 +250,19 @@ class Loader:
             by_keys=by_keys,
         )
 
-    def _version(self, variant: Variant) -> LoadedVersion:
+    def _version(self, model: str, variant: Variant) -> LoadedVersion:
         digest, path = variant.package_digest, Path(variant.package_path)
-        predictor = None
+        description = self._descriptions.get(digest)
+        if description is None:
+            description = read_verified(path, self._keys_dir, digest)
+            self._descriptions[digest] = description
+        resident = None
         if variant.placement == "in_process":
-            predictor = self._predictors.get(digest)
-            if predictor is None:
-                predictor = Predictor.load(path, self._keys_dir, digest=digest)
-                self._predictors[digest] = predictor
-            description = predictor.description
-        else:
-            known = self._descriptions.get(digest)
-            if known is None:
-                known = self._descriptions[digest] = read_verified(path, self._keys_dir, digest)
-            description = known
-        return _loaded(description, predictor, self._open(description.features))
+            pinned = model in self._pinned
+            resident = self._residents.hold(model, path, digest, is_pinned=pinned)
+            if resident.predictor is None and (pinned or self._residents.has_room()):
+                self._residents.load(resident)
+        return _loaded(description, resident, self._open(description.features))
 
     def _open(self, reference: FeatureServiceReference | None) -> Features | None:
         if reference is None:
@@ -235,17 +272,18 @@ class Loader:
             features = self._features[reference] = Features(reference, self._open_reader)
         return features
 
-    def _forget(self, policy: Policy) -> None:
-        """Let go of what the policy does not name, so that memory returns to what it needs."""
-        variants = [v for model in policy.models.values() for v in model.variants]
-        in_process = {v.package_digest for v in variants if v.placement == "in_process"}
-        isolated = {v.package_digest for v in variants if v.placement == "isolated"}
-        self._predictors = {k: v for k, v in self._predictors.items() if k in in_process}
-        self._descriptions = {k: v for k, v in self._descriptions.items() if k in isolated}
+    def _forget(self, models: Mapping[str, ServedModel]) -> None:
+        """Let go of what no model needs, so that memory returns to what is needed."""
+        variants = [v for served in models.values() for v in served.policy.variants]
+        self._residents.keep_only(
+            {v.package_digest for v in variants if v.placement == "in_process"}
+        )
+        digests = {v.package_digest for v in variants}
+        self._descriptions = {k: v for k, v in self._descriptions.items() if k in digests}
 
 
 def _loaded(
-    description: PackageDescription, predictor: Predictor | None, features: Features | None
+    description: PackageDescription, resident: Resident | None, features: Features | None
 ) -> LoadedVersion:
     inputs = [item.name for item in description.inputs]
     tensors: tuple[str, ...] = ()
@@ -258,7 +296,7 @@ def _loaded(
         )
     return LoadedVersion(
         description=description,
-        predictor=predictor,
+        resident=resident,
         features=features,
         inputs=frozenset(inputs),
         numeric=tuple(item.name for item in description.numeric),

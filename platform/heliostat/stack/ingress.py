@@ -73,6 +73,13 @@ def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_DEADLINE_S + 5),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # A dead process is noticed by its refused connections, at once. Checks are for hung
+        # ones, and must not take a machine that is short of processor time for that: with no
+        # server left the ingress answers 500.
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "5",
+        # A replica that is told to stop goes on for this long, so that the ingress learns of it;
+        # Ray's 30 s are for load balancers that take longer, and ours takes about one.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
     }

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-REQUEST_HEAD_TIMEOUT = "    timeout http-request 5s"
-"""A request's head must arrive within this time, so that slow clients hold no slot."""
+REQUEST_HEAD_TIMEOUT = "    timeout http-request 5s\n    option http-buffer-request"
+"""A request's head, and as much of its body as fits into a buffer, must arrive within this time,
+so that slow clients hold no slot; it also lets a whole request be sent again to another replica."""
 
 CONTROL_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 """Headers by which a client could switch off Serve's time limit."""

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from heliostat.access.keys import KeyFile
+from heliostat.access.tokens import TokenChecker
+from heliostat.errors import Unavailable
 from heliostat.registry import signing
 from heliostat.registry.package import (
     FeatureServiceReference,
@@ -19,8 +22,10 @@ from heliostat.registry.package import (
     ModelInput,
 )
 from heliostat.rollout.policy import ModelPolicy, Policy, Variant
+from heliostat.serving.admission import Door
 from heliostat.serving.forward import VariantFailed
-from heliostat.serving.gateway import Gateway
+from heliostat.serving.gateway import Gateway, Outside
+from heliostat.serving.metrics import Metric
 from heliostat.serving.settings import GatewaySettings, VariantSettings
 from heliostat.serving.variant import VariantApp
 from heliostat.stats.slots import assign
@@ -164,6 +169,34 @@ class Policies:
             pass
 
 
+class NoRates:
+    """A control plane that is away."""
+
+    async def divide(self, wanted: Any) -> Any:
+        raise Unavailable("plane", "away")
+
+
+class Counted:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.counters: dict[tuple[str, ...], float] = {}
+        self.gauges: dict[tuple[str, ...], float] = {}
+        self.observed: dict[tuple[str, ...], list[float]] = {}
+
+    def add(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
+        assert len(labels) == len(metric.labels)
+        self.counters[metric.name, *labels] = self.counters.get((metric.name, *labels), 0) + value
+
+    def set(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
+        assert len(labels) == len(metric.labels)
+        self.gauges[metric.name, *labels] = value
+
+    def observe(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
+        assert len(labels) == len(metric.labels)
+        self.observed.setdefault((metric.name, *labels), []).append(value)
+
+
 @dataclass
 class Bench:
     """A home with signed packages, a gateway, and what it is joined to."""
@@ -173,20 +206,39 @@ class Bench:
     features: InMemoryFeatures = field(default_factory=InMemoryFeatures)
     policies: Policies = field(default_factory=Policies)
     now: float = 1_700_000_000.0
+    settings: dict[str, Any] = field(default_factory=dict)
+    reachable: bool | None = False
+    tokens: TokenChecker = field(default_factory=lambda: TokenChecker(()))
+    rates: Any = field(default_factory=NoRates)
+    sink: Counted = field(default_factory=Counted)
 
     def __post_init__(self) -> None:
         (self.root / "keys").mkdir(mode=0o700, parents=True)
         self.gateway = self.new_gateway("g1")
 
-    def new_gateway(self, gateway_id: str) -> Gateway:
-        return Gateway(
-            GatewaySettings(home=str(self.root), endpoint="http://ingress"),
+    def new_gateway(self, gateway_id: str, open_reader: Any = None) -> Gateway:
+        settings = GatewaySettings(home=str(self.root), endpoint="http://ingress", **self.settings)
+        self.keys = KeyFile(self.root / "keys", lambda: self.now)
+        self.door = Door(
+            self.keys,
+            self.tokens,
+            mode=settings.admission,
+            insecure=settings.insecure,
+            is_reachable=lambda: self.reachable,
+            num_replicas=settings.num_replicas,
+            clock=lambda: self.now,
+            timer=lambda: self.now,
+        )
+        self.door.look()
+        outside = Outside(
             policy_source=self.policies,
             forwarder=self.wire,
-            open_reader=lambda _reference: self.features,
-            gateway_id=gateway_id,
-            clock=lambda: self.now,
+            open_reader=open_reader or (lambda _reference: self.features),
+            door=self.door,
+            rates=self.rates,
+            sink=self.sink,
         )
+        return Gateway(settings, outside, gateway_id=gateway_id, clock=lambda: self.now)
 
     def package(self, version: str, **options: Any) -> tuple[str, str]:
         """Write and sign a version; return its path and digest."""

@@ -11,8 +11,6 @@ import polars as pl
 
 from heliostat.features.definitions import Feature, FeatureView
 from heliostat.features.online import OnlineReader, OnlineWriter
-from heliostat.serving.gateway import Gateway
-from heliostat.serving.settings import GatewaySettings
 from tests.unit.serving.conftest import SERVICE, Bench, ask, by_key
 
 INFER = "/v2/models/shapes/infer"
@@ -36,12 +34,8 @@ def test_features_are_read_as_of_the_request_and_missing_ones_are_missing(bench:
         ttl_s=3600.0,
     )
     path = bench.root / "online.db"
-    gateway = Gateway(
-        GatewaySettings(home=str(bench.root)),
-        policy_source=bench.policies,
-        forwarder=bench.wire,
-        open_reader=lambda reference: OnlineReader(path, reference.project, reference.views),
-        gateway_id="g",
+    gateway = bench.new_gateway(
+        "g", lambda reference: OnlineReader(path, reference.project, reference.views)
     )
 
     async def story() -> list[Any]:

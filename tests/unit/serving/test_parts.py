@@ -51,29 +51,68 @@ POLICY = Policy(epoch=4, models={"shapes": MODEL})
 
 
 def test_a_breaker_opens_after_failures_in_a_row_and_tries_one_request_at_a_time() -> None:
-    """A success in between begins the count again; a trial decides for all."""
+    """A success in between starts the count again."""
     breaker = Breaker(failures=3, open_s=2.0)
-    for _ in range(2):
-        breaker.failed(10.0)
-    breaker.succeeded()
-    for _ in range(3):
+    for outcome in (False, False, True, False, False, False):
         assert breaker.allow(10.0)
-        breaker.failed(10.0)
+        if outcome:
+            breaker.succeeded(10.0, 0.01)
+        else:
+            breaker.failed(10.0)
 
     assert breaker.is_open
     assert [breaker.allow(now) for now in (10.1, 11.9, 12.0, 12.1)] == [False, False, True, False]
     breaker.failed(12.2)
     assert [breaker.allow(now) for now in (14.1, 14.3)] == [False, True]
-    breaker.succeeded()
+    breaker.succeeded(14.35, 0.05)
     assert [breaker.allow(14.4), breaker.allow(14.4), breaker.is_open] == [True, True, False]
 
 
 def test_a_trial_that_never_reports_does_not_keep_the_breaker_open_for_ever() -> None:
     """Its request may have been cancelled with its client."""
     breaker = Breaker(failures=1, open_s=2.0)
+    assert breaker.allow(0.0)
     breaker.failed(0.0)
 
     assert [breaker.allow(now) for now in (2.0, 3.9, 4.1)] == [True, False, True]
+
+
+def test_a_variant_that_falls_silent_is_left_long_before_the_deadline() -> None:
+    """Silent for twenty times its usual answer time while requests wait; at least 0.25 s."""
+    breaker = Breaker(failures=5)
+    assert breaker.stall_s is None
+    for _ in range(50):
+        assert breaker.allow(1.0)
+        breaker.succeeded(1.0, 0.02)
+    assert breaker.stall_s == pytest.approx(0.4)
+    waiting = [breaker.allow(now) for now in (100.0, 100.2, 100.39, 100.41, 100.5)]
+
+    assert waiting == [True, True, True, False, False]
+    assert breaker.is_open
+    assert [breaker.allow(102.5), breaker.allow(102.6)] == [True, False]
+    breaker.succeeded(102.7, 0.02)
+    assert breaker.allow(102.8)
+
+
+def test_a_steady_variant_under_load_is_never_taken_for_silent() -> None:
+    """Answers that keep coming prove life, however many wait."""
+    breaker = Breaker(failures=5, max_ongoing=1_000)
+    for tick in range(1_000):
+        now = tick / 100
+        assert breaker.allow(now)
+        if tick >= 200:
+            breaker.succeeded(now, 2.0)
+
+
+def test_a_variant_gets_no_more_than_its_limit_at_once() -> None:
+    """What ends, well or not, makes room."""
+    breaker = Breaker(max_ongoing=3)
+    assert [breaker.allow(0.0) for _ in range(4)] == [True, True, True, False]
+    breaker.gave_up()
+    breaker.failed(0.0)
+    breaker.succeeded(0.0, 0.1)
+    assert [breaker.allow(0.0) for _ in range(4)] == [True, True, True, False]
+    assert not breaker.is_open
 
 
 def test_evidence_adds_up_per_epoch_and_begins_again_when_taken() -> None:
@@ -250,7 +289,8 @@ def test_a_variant_answers_gateways_only(bench: Bench) -> None:
     replies = asyncio.run(story())
 
     assert [reply.status for reply in replies] == [200, 200, 403, 403, 403, 403, 200, 404]
-    assert replies[0].body == replies[1].body
+    assert replies[0].body["scores"] == replies[1].body["scores"]
+    assert all(reply.body["own_ms"] > 0 for reply in replies[:2])
     assert replies[6].body == {"model": "shapes", "version": "2", "ready": True}
 
 

@@ -16,6 +16,7 @@ from heliostat.serving.refused import Refused
 from tests.unit.serving.conftest import Bench, Reply, ask, by_inputs, by_key
 
 INFER = "/v2/models/shapes/infer"
+NO_PATH = "no such path; models are served under /v2/models, see /v2/openapi.json"
 
 
 def tensor(name: str, data: Any, datatype: str = "FP64", shape: Any = None) -> dict[str, Any]:
@@ -168,9 +169,8 @@ def test_unknown_fields_are_ignored(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "status", "message"),
     [
-        ("/", "GET", 404, "no such path; models are served under /v2/models"),
-        ("/v2/models", "GET", 404, "no such path; models are served under /v2/models"),
-        ("/v2/models//infer", "POST", 404, "no such path; models are served under /v2/models"),
+        ("/", "GET", 404, NO_PATH),
+        ("/v2/models//infer", "POST", 404, NO_PATH),
         ("/v2/models/shapes/versions/1", "POST", 405, "method POST: must be GET"),
         (INFER, "GET", 405, "method GET: must be POST"),
         ("/v2/models/shape/infer", "POST", 404, "model 'shape' is not served; did you mean 'shapes'?"),

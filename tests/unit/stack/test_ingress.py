@@ -44,6 +44,7 @@ defaults
     timeout connect 5s
     timeout client 10s
     timeout http-request 5s
+    option http-buffer-request
     timeout server 30s
     balance leastconn
 frontend prometheus
