@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat import config
+from heliostat.data.citations import cite
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, GateRefused, nearest
 from heliostat.features import feast_repository
@@ -90,14 +91,14 @@ class Run:
                 self._recipe, self._connection, self._sealed(built["versions"]), self._reporter
             )
         if last >= ORDER.index("train"):
-            stable = self._version("stable", built)
+            stable = self._version("stable", ingested, built)
         if last >= ORDER.index("deploy"):
             live.deploy(self._recipe, self._connection, stable.version, self._reporter)
         if stage == "train":
-            self._version("candidate", built)
+            self._version("candidate", ingested, built)
         if stage == "pipeline":
             pinned = {**ingested["versions"], **built["versions"]}
-            self._canary(stable, self._version("candidate", built), pinned)
+            self._canary(stable, self._version("candidate", ingested, built), pinned)
 
     def _end_orphans(self) -> None:
         """End MLflow runs whose job was killed."""
@@ -158,7 +159,7 @@ class Run:
             [service], home.feast / service.project, self._tables, home.online_db
         )
 
-    def _version(self, role: str, built: Result) -> Trained:
+    def _version(self, role: str, ingested: Result, built: Result) -> Trained:
         recipe = getattr(self._recipe, role)
         inputs = {"version": config.to_dict(recipe), "examples": built["versions"]}
         maker = versions.Maker(
@@ -182,7 +183,17 @@ class Run:
         result = self._stages.run(f"train {role}", inputs, work, still_there=maker.exists)
         if result["refused"]:
             raise GateRefused(**result["refused"])
+        self._cite(result["version"], {**ingested["versions"], **built["versions"]})
         return maker.restore(result)
+
+    def _cite(self, version: str, tables: dict[str, int]) -> None:
+        """Keep every table version that a registered model was made from, whatever vacuum runs."""
+        catalog = Catalog(self._tables)
+        for name, number in tables.items():
+            cite(
+                catalog, name, number,
+                by=f"model {self._recipe.model}@{version}", now=datetime.now(UTC),
+            )  # fmt: skip
 
     def _canary(self, stable: Trained, candidate: Trained, pinned: dict[str, int]) -> None:
         replayed = live.run_canary(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from heliostat.data import ingest
+from heliostat.data import ingest, pii
 from heliostat.data.tables import Catalog
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import DerivedTable, PipelineRecipe
@@ -52,10 +52,18 @@ def fill(
             reasons = "; ".join(f"{reason} ({count})" for reason, count in report.reasons.items())
             text += f", {report.rows_quarantined:,} quarantined: {reasons}"
         reporter.line("ingest", text)
+        if report.contract_version > 1 and report.contract_changes:
+            reporter.line(
+                "ingest",
+                f"{name}: contract version {report.contract_version}: "
+                + "; ".join(report.contract_changes),
+            )
     for derived in recipe.derived:
         frames = {name: catalog.read(name, versions[name]) for name in derived.inputs}
         for name, frame in _parts(derived, derived.compute(frames), recipe).items():
-            versions[name] = catalog.write(name, frame, run_id=run_id)
+            inputs = {table: versions[table] for table in derived.inputs}
+            tags = pii.renamed(catalog, frame, inputs)
+            versions[name] = catalog.write(name, frame, run_id=run_id, inputs=inputs, tags=tags)
             reporter.line("ingest", f"{name}: {frame.height:,} rows derived")
     return {"versions": versions, "rows": rows}
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliostat import config
-from heliostat.data.citations import cite
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
 from heliostat.features.definitions import FeatureService
@@ -178,11 +176,6 @@ class Maker:
             run_id,
             {"digest": digest, "revision": self.connection.revision},
         )
-        for name, number in tables.items():
-            cite(
-                self.catalog, name, number,
-                by=f"model {self.recipe.model}@{version.version}", now=datetime.now(UTC),
-            )  # fmt: skip
         self.reporter.line(stage, f"registered as version {version.version}, {digest[:19]}")
         return {**result, "version": version.version}
 
