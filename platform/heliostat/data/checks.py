@@ -50,6 +50,9 @@ def check(
         Good rows with the contract's columns and `LINE`, in order; refused rows.
         Together they are all rows.
     """
+    # Where each row names its own columns, a chunk may hold none of one.
+    absent = [item.source_name for item in contract.columns if item.source_name not in rows.columns]
+    rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in absent)
     texts = rows.select(
         *(pl.col(column.source_name).alias(_text(column.name)) for column in contract.columns)
     )

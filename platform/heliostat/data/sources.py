@@ -75,7 +75,7 @@ class CsvFiles:
         if member.member is None:
             with Path(member.path).open("rb") as file:
                 start = member.body_start + first * self.chunk_bytes
-                yield first, _lines_beginning_in(file, start, start + self.chunk_bytes, first == 0)
+                yield first, lines_beginning_in(file, start, start + self.chunk_bytes, first == 0)
             return
         with zipfile.ZipFile(member.path) as archive, archive.open(member.member) as file:
             file.read(member.body_start)
@@ -156,7 +156,15 @@ def require_columns(member: Member, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in member.header if name not in wanted)
 
 
-def _lines_beginning_in(file: IO[bytes], start: int, end: int, after_header: bool) -> bytes:
+def lines_beginning_in(file: IO[bytes], start: int, end: int, after_header: bool) -> bytes:
+    """Read the lines that begin in a range of bytes, the last one to its end.
+
+    Args:
+        file: Open file.
+        start: First byte of the range.
+        end: The byte after it.
+        after_header: Whether a line begins at `start` for certain.
+    """
     if after_header:
         file.seek(start)
         data = file.read(end - start)

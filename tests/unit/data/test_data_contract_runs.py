@@ -190,8 +190,10 @@ def test_the_page_of_a_run_shows_no_value_of_personal_data() -> None:
     [
         (
             lambda: Column(name="id", dtype="int64", max_null_ratio=0.5),
-            "column id.max_null_ratio = 0.5: must be at least 0 and below 1, and belongs to a "
-            "nullable column",
+            (
+                "column id.max_null_ratio = 0.5: must be at least 0 and below 1, and belongs to a "
+                "nullable column"
+            ),
         ),
         (
             lambda: Contract(
