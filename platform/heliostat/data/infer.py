@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliostat.data.contract import Column, Contract, DType
+from heliostat.data.rows import LINE
+from heliostat.data.typed_rows import parse_json
+from heliostat.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,6 +49,33 @@ def infer(frame: pl.DataFrame, table: str) -> Contract:
         if not keys and exact and not column.nullable and values.is_unique().all():
             keys = (column.name,)
     return Contract(table=table, columns=tuple(columns), keys=keys)
+
+
+def head(path: Path, num_rows: int) -> pl.DataFrame:
+    """Read the first rows of a file as text or in its own types.
+
+    Args:
+        path: CSV with a header, JSON lines or Parquet, told by its ending.
+        num_rows: At most so many.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    import polars as pl
+
+    try:
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path, n_rows=num_rows)
+        if path.suffix in (".json", ".jsonl", ".ndjson"):
+            with path.open("rb") as file:
+                raw = b"".join(line for line, _ in zip(file, range(num_rows), strict=False))
+            return parse_json(raw, ()).rows.drop(LINE)
+        return pl.read_csv(path, n_rows=num_rows, infer_schema=False, null_values=["", "NA"])
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(
+            "file", str(path), "must be CSV, JSON lines or Parquet",
+            breaks=str(error).splitlines()[0],
+        ) from error  # fmt: skip
 
 
 def source_text(contract: Contract) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from heliostat.data.citations import cite
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, GateRefused, nearest
 from heliostat.features import feast_repository
-from heliostat.lineage import Lineage, Node
+from heliostat.lineage.events import Lineage, Node
 from heliostat.pipeline import examples, live, report, tables, versions
 from heliostat.pipeline.catalog import RunCatalog
 from heliostat.pipeline.connection import Connection
@@ -52,7 +53,11 @@ class Run:
         self._run_id = uuid.uuid4().hex[:12]
         self._tables = connection.home.tables / recipe.model
         self._tracking = Tracking(connection.tracking_uri)
-        self._lineage = Lineage(connection.home.root / "lineage")
+        self._lineage = Lineage(
+            connection.home.root / "lineage",
+            revision=connection.revision,
+            url=os.environ.get("OPENLINEAGE_URL"),
+        )
         self._stages = Stages(
             results=StageResults(connection.home.state_db),
             reporter=reporter,
@@ -94,6 +99,7 @@ class Run:
             stable = self._version("stable", ingested, built)
         if last >= ORDER.index("deploy"):
             live.deploy(self._recipe, self._connection, stable.version, self._reporter)
+            self._deployed(stable.version, "deploy")
         if stage == "train":
             self._version("candidate", ingested, built)
         if stage == "pipeline":
@@ -125,9 +131,10 @@ class Run:
         def work(key: str) -> Result:
             with self._lineage.stage("ingest", key) as made:
                 result = tables.fill(
-                    self._recipe, Catalog(self._tables), key, datetime.now(UTC), self._reporter
-                )
-                made.extend(_nodes(result["versions"]))
+                    self._recipe, Catalog(self._tables), key, datetime.now(UTC), self._reporter,
+                    self._lineage,
+                )  # fmt: skip
+                made.extend(self._nodes(result["versions"]))
             return result
 
         return self._stages.run("ingest", inputs, work, still_there=self._tables_exist)
@@ -141,10 +148,10 @@ class Run:
         }
 
         def work(key: str) -> Result:
-            with self._lineage.stage("features", key, _nodes(ingested["versions"])) as made:
+            with self._lineage.stage("features", key, self._nodes(ingested["versions"])) as made:
                 catalog = self._sealed(ingested["versions"])
                 result = examples.build(self._recipe, catalog, key, self._reporter)
-                made.extend(_nodes(result["versions"]))
+                made.extend(self._nodes(result["versions"]))
             return result
 
         return self._stages.run("features", inputs, work, still_there=self._tables_exist)
@@ -172,7 +179,7 @@ class Run:
         )
 
         def work(key: str) -> Result:
-            with self._lineage.stage(f"train-{role}", key, _nodes(built["versions"])) as made:
+            with self._lineage.stage(f"train-{role}", key, self._nodes(built["versions"])) as made:
                 result = maker.make(role, recipe, built["versions"], key)
                 if result["version"] is not None:
                     made.append(
@@ -196,6 +203,8 @@ class Run:
             )  # fmt: skip
 
     def _canary(self, stable: Trained, candidate: Trained, pinned: dict[str, int]) -> None:
+        # On trial it answers requests too, whatever becomes of it.
+        self._deployed(candidate.version, "canary")
         replayed = live.run_canary(
             self._recipe,
             self._connection,
@@ -213,6 +222,14 @@ class Run:
         self._reporter.text(report.lines(found, stable, candidate, period))
         self._reporter.text(report.farewell(self._recipe, self._connection, found, replayed))
         report.judge(found)
+
+    def _nodes(self, versions: dict[str, int]) -> list[Node]:
+        return tables.nodes(self._recipe, versions)
+
+    def _deployed(self, version: str, how: str) -> None:
+        model = Node(kind="model", name=self._recipe.model, version=version)
+        place = Node(kind="deployment", name=self._recipe.model, version=version)
+        self._lineage.emit("COMPLETE", how, self._run_id, inputs=[model], outputs=[place])
 
     def _tables_exist(self, result: Result) -> bool:
         catalog = Catalog(self._tables)
@@ -232,7 +249,3 @@ def _quiet_ray_data() -> None:
 
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-
-
-def _nodes(found: dict[str, Any]) -> list[Node]:
-    return [Node(kind="table", name=name, version=str(version)) for name, version in found.items()]
