@@ -110,12 +110,20 @@ def later_duplicates(blocks: list[Block]) -> dict[tuple[int, int], list[int]]:
     if not sum(sizes):
         return {}
     hashes_N2 = np.concatenate([block.key_hashes for block in blocks])
+    # Rows whose first half is alone have no equal: mostly all of them, and a sort tells cheaply.
+    ordered_N = np.sort(hashes_N2[:, 0])
+    shared = np.unique(ordered_N[1:][ordered_N[1:] == ordered_N[:-1]])
+    if not len(shared):
+        return {}
+    suspects = np.flatnonzero(np.isin(hashes_N2[:, 0], shared))
+    block_N = np.repeat(np.arange(len(blocks)), sizes)
+    line_N = np.concatenate([block.key_lines for block in blocks])
     rows = pl.DataFrame(
         {
-            "high": hashes_N2[:, 0],
-            "low": hashes_N2[:, 1],
-            "block": np.repeat(np.arange(len(blocks)), sizes),
-            "line": np.concatenate([block.key_lines for block in blocks]),
+            "high": hashes_N2[suspects, 0],
+            "low": hashes_N2[suspects, 1],
+            "block": block_N[suspects],
+            "line": line_N[suspects],
         }
     )
     again = rows.filter(~pl.struct("high", "low").is_first_distinct())
