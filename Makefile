@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions bench-data prove-data test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,12 @@ prove-demo: env ## Run the main job from no state and keep its figures in tests/
 
 prove-interruptions: env ## Kill and stop the main job in every stage, and let it go on
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.interruptions
+
+bench-data: env ## Measure ingest beside a Polars script, and upkeep, in one table
+	@$(PY) tests/bench/data.py
+
+prove-data: env ## Ingest 1, 10 and 20 M rows, kill writers 20 times each; keep the figures
+	@$(PY) tests/bench/data.py --rows 1000000 10000000 20000000 --versions 2000 --kills 20 --keep
 
 test-unit: env ## Pass the fast rings only: repo and unit
 	@$(PY) -m pytest tests/repo tests/unit

@@ -14,9 +14,21 @@ import typer
 
 if TYPE_CHECKING:
     from heliostat.data.tables import Catalog
+    from heliostat.lineage.graph import Graph
 
 table_app = typer.Typer(
     help="Look at versioned tables and keep them small.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+contract_app = typer.Typer(
+    help="Draft contracts and look at what they found.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+lineage_app = typer.Typer(
+    help="Ask what a thing was made of, and what was made from it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -35,6 +47,8 @@ Name = Annotated[str, typer.Argument(metavar="TABLE", help="As `heliostat table 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.add_typer(table_app, name="table")
+    app.add_typer(contract_app, name="contract")
+    app.add_typer(lineage_app, name="lineage")
 
 
 @table_app.command("list")
@@ -262,6 +276,150 @@ def table_vacuum(
         typer.echo(f"  version {item.version} stays: cited by {item.by}")
     if not yes and sweep.files:
         typer.echo("  remove them with --yes")
+
+
+@contract_app.command("infer")
+def contract_infer(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON lines or Parquet.")],
+    table: Annotated[str, typer.Option(help="Name of the table to be.")],
+    *,
+    rows: Annotated[int, typer.Option(help="Look at so many rows at most.", min=1)] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
+    """Draft a contract from a file, as Python to edit."""
+    from heliostat.config import to_json
+    from heliostat.data.infer import head, infer, source_text
+
+    drafted = infer(head(file, rows), table)
+    typer.echo(to_json(drafted) if as_json else source_text(drafted))
+
+
+@contract_app.command("history")
+def contract_history(name: Name, *, at: At = None, as_json: AsJson = False) -> None:
+    """List the versions of a table's contract and what each changed."""
+    found: dict[int, dict[str, Any]] = {}
+    for entry in _catalog(at).entries(name):
+        kept = entry.details.get("contract")
+        if isinstance(kept, dict):
+            found[kept["version"]] = {
+                "contract_version": kept["version"], "since_table_version": entry.version,
+                "at": entry.at.isoformat(), "changes": kept["changes"],
+            }  # fmt: skip
+    rows = [found[version] for version in sorted(found, reverse=True)]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        typer.echo(
+            f"contract {row['contract_version']}, since table version "
+            f"{row['since_table_version']} of {row['at'][:19]}"
+        )
+        for change in row["changes"]:
+            typer.echo(f"  {change}")
+
+
+@contract_app.command("report")
+def contract_report(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="Where to write the page.")],
+    *,
+    version: Annotated[int | None, typer.Option(help="Which one; the newest if left out.")] = None,
+    at: At = None,
+) -> None:
+    """Write the page of an ingest: rows, refusals and columns with pictures."""
+    from heliostat.data import contract_report as reports
+    from heliostat.errors import ConfigError
+
+    catalog = _catalog(at)
+    for entry in catalog.entries(name):
+        wanted = version is None or entry.version == version
+        if wanted and entry.run_id is not None and "ingest" in entry.details:
+            page = catalog._folder(name).read(reports.path(entry.run_id))
+            if page is not None:
+                out.write_bytes(page)
+                typer.echo(f"{name}: the page of version {entry.version} is {out}")
+                return
+    raise ConfigError(f"table {name}.version", version, "must be one that an ingest made")
+
+
+@lineage_app.command("up")
+def lineage_up(
+    name: Annotated[str, typer.Argument(metavar="ID", help="Request id, model, table or file.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a prediction, model or table was made of, down to files and code."""
+    _lineage(name, "up", as_json=as_json)
+
+
+@lineage_app.command("down")
+def lineage_down(
+    name: Annotated[str, typer.Argument(metavar="ID", help="File, table or model.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what was made from a file, table or model, and which predictions used it."""
+    _lineage(name, "down", as_json=as_json)
+
+
+def _lineage(text: str, direction: str, *, as_json: bool) -> None:
+    from heliostat.errors import ConfigError
+    from heliostat.lineage.graph import Graph
+
+    home = _home()
+    graph = Graph.read(home / "lineage" / "events.jsonl")
+    try:
+        starts = graph.find(text)
+    except ConfigError:
+        starts = _predicted_by(home, graph, text)
+        if not starts:
+            raise
+    steps = graph.up(starts) if direction == "up" else graph.down(starts)
+    nodes = [*starts, *(step.node for step in steps)]
+    predictions = _predictions(home, nodes) if direction == "down" else {}
+    if as_json:
+        _print_json(
+            {
+                "id": text,
+                "starts": starts,
+                "steps": [asdict(step) for step in steps],
+                "predictions": predictions,
+            }
+        )
+        return
+    typer.echo(f"{text}: {', '.join(starts)}")
+    for step in steps:
+        code = f" (code {step.revision[:12]})" if step.revision else ""
+        typer.echo(f"{'  ' * step.depth}{step.node}  by {step.stage}{code}")
+    for node, count in predictions.items():
+        typer.echo(f"{count:,} predictions by {node}")
+
+
+def _predicted_by(home: Path, graph: Graph, request_id: str) -> list[str]:
+    """The model version that answered a request, by the gateways' own records."""
+    from heliostat.monitoring import exposures
+
+    models = {node[6:].rpartition("@")[0] for node in graph.nodes() if node.startswith("model:")}
+    return [
+        f"model:{model}@{found.version}"
+        for model in sorted(models)
+        for found in exposures.read(home / "spool", model=model, request_prefix=request_id)
+        if found.request_id == request_id
+    ][:1]
+
+
+def _predictions(home: Path, nodes: list[str]) -> dict[str, int]:
+    """How many requests each of the model versions among the nodes answered."""
+    from heliostat.monitoring import exposures
+
+    versions = {node for node in nodes if node.startswith("model:")}
+    found = dict.fromkeys(sorted(versions), 0)
+    for model in sorted({node[6:].rpartition("@")[0] for node in versions}):
+        for item in exposures.read(home / "spool", model=model):
+            node = f"model:{model}@{item.version}"
+            if node in found:
+                found[node] += 1
+    return found
 
 
 def size(num_bytes: int) -> str:

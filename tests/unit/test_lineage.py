@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from heliostat.lineage import Lineage, Node, run_uuid
+from heliostat.errors import ConfigError
+from heliostat.lineage.events import Lineage, Node, run_uuid
+from heliostat.lineage.graph import Graph
 
 
 def test_a_stage_writes_its_start_and_its_end_with_versions(tmp_path: Path) -> None:
@@ -28,3 +32,94 @@ def test_a_stage_writes_its_start_and_its_end_with_versions(tmp_path: Path) -> N
     assert read["facets"]["version"]["datasetVersion"] == "3"
     assert (made["namespace"], made["name"]) == ("heliostat/model", "tiny")
     assert made["facets"]["version"]["datasetVersion"] == "1"
+
+
+def pipeline(folder: Path) -> Graph:
+    """File -> raw -> rows -> model 1 and 2 -> deployment of 2; and a stage that failed."""
+    lineage = Lineage(folder, revision="abc123")
+    file = Node(kind="file", name="/data/rows.csv", version="f00d")
+    raw = Node(kind="table", name="churn/raw", version="0")
+    rows = Node(kind="table", name="churn/rows", version="4")
+    models = [Node(kind="model", name="churn", version=number) for number in ("1", "2")]
+    place = Node(kind="deployment", name="churn", version="2")
+    lineage.emit("COMPLETE", "ingest raw", "r", inputs=[file], outputs=[raw])
+    lineage.emit("COMPLETE", "derive rows", "r", inputs=[raw], outputs=[rows])
+    for model in models:
+        lineage.emit("COMPLETE", "train", f"r{model.version}", inputs=[rows], outputs=[model])
+    lineage.emit("COMPLETE", "deploy", "r", inputs=[models[1]], outputs=[place])
+    lineage.emit(
+        "FAIL",
+        "train",
+        "bad",
+        inputs=[rows],
+        outputs=[Node(kind="model", name="churn", version="3")],
+    )
+    return Graph.read(folder / "events.jsonl")
+
+
+def test_from_a_model_up_to_its_files_and_code(tmp_path: Path) -> None:
+    """Each thing once, nearest first, with the stage and the revision of the code."""
+    found = pipeline(tmp_path).up(["model:churn@2"])
+
+    assert [(step.depth, step.node, step.stage, step.revision) for step in found] == [
+        (1, "table:churn/rows@4", "train", "abc123"),
+        (2, "table:churn/raw@0", "derive rows", "abc123"),
+        (3, "file:/data/rows.csv@f00d", "ingest raw", "abc123"),
+    ]
+
+
+def test_from_a_file_down_to_every_model_and_deployment(tmp_path: Path) -> None:
+    """What a failed stage would have made is not there."""
+    graph = pipeline(tmp_path)
+
+    assert [step.node for step in graph.down(graph.find("rows.csv"))] == [
+        "table:churn/raw@0",
+        "table:churn/rows@4",
+        "model:churn@1",
+        "model:churn@2",
+        "deployment:churn@2",
+    ]
+
+
+def test_things_are_found_by_parts_of_their_name(tmp_path: Path) -> None:
+    """An unknown one is refused with what is near."""
+    graph = pipeline(tmp_path)
+
+    assert graph.find("table:churn/raw@0") == ["table:churn/raw@0"]
+    assert graph.find("raw") == ["table:churn/raw@0"]
+    assert graph.find("model:churn") == ["model:churn@1", "model:churn@2"]
+    assert graph.find("model:churn@1") == ["model:churn@1"]
+    with pytest.raises(ConfigError) as caught:
+        graph.find("churn/row")
+    assert str(caught.value) == (
+        "lineage id = 'churn/row': must be known; did you mean 'churn/rows@4'?"
+    )
+
+
+def test_a_server_gets_every_event_and_stops_nothing_when_it_is_gone(tmp_path: Path) -> None:
+    """The file has them in any case."""
+    got: list[dict[str, object]] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            got.append(json.loads(self.rfile.read(length)))
+            self.send_response(201)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with Lineage(tmp_path / "a", url=url).stage("train", "r"):
+            pass
+        server.shutdown()
+        thread.join()
+    with Lineage(tmp_path / "b", url="http://127.0.0.1:9").stage("train", "r"):
+        pass
+
+    assert [event["eventType"] for event in got] == ["START", "COMPLETE"]
+    assert len((tmp_path / "b" / "events.jsonl").read_text().splitlines()) == 2

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from heliostat.data.checks import check
 from heliostat.data.contract import Contract
-from heliostat.data.csv_rows import LINE, parse
-from heliostat.data.sources import CsvFiles, Member
+from heliostat.data.profile import Profile, profile
+from heliostat.data.rows import LINE, Member, Source
 from heliostat.data.staging import StagedFile
 from heliostat.data.tables import Catalog
 
@@ -28,7 +28,7 @@ MAX_CHUNKS_PER_FILE = 10**6
 class Work:
     """What every task of one ingest needs to know."""
 
-    source: CsvFiles
+    source: Source
     members: tuple[Member, ...]
     contract: Contract
     catalog: Catalog
@@ -55,8 +55,10 @@ class Block:
     num_lines: int
     num_rows: int
     refused: tuple[RefusedRow, ...]
-    staged: StagedFile | None
-    """None if no row is good."""
+    staged: tuple[StagedFile, ...]
+    """One file, or one per partition; none if no row is good."""
+    profile: Profile
+    """What the good rows hold."""
     key_hashes: NDArray[np.uint64]
     """128 bits of hash of each good row's keys, shape (N, 2); N = 0 without keys."""
     key_lines: NDArray[np.int64]
@@ -71,7 +73,14 @@ class Block:
 def check_chunk(batch: pa.Table, work: Work) -> pa.Table:
     """Check chunks as the source reads them and stage their good rows."""
     return _pack(
-        _check(row["raw"], row["file"], row["number"], (), work) for row in batch.to_pylist()
+        _check(
+            _kept(row["raw"], row["file"], row["number"], work),
+            row["file"],
+            row["number"],
+            (),
+            work,
+        )
+        for row in batch.to_pylist()
     )
 
 
@@ -79,7 +88,7 @@ def check_chunk_again(batch: pa.Table, work: Work) -> pa.Table:
     """Read chunks again and stage them without the lines that repeat an earlier row's key."""
     return _pack(
         _check(
-            work.source.read_chunk(work.members[row["file"]], row["number"]),
+            _again(row["file"], row["number"], work),
             row["file"],
             row["number"],
             tuple(row["lines"]),
@@ -101,12 +110,20 @@ def later_duplicates(blocks: list[Block]) -> dict[tuple[int, int], list[int]]:
     if not sum(sizes):
         return {}
     hashes_N2 = np.concatenate([block.key_hashes for block in blocks])
+    # Rows whose first half is alone have no equal: mostly all of them, and a sort tells cheaply.
+    ordered_N = np.sort(hashes_N2[:, 0])
+    shared = np.unique(ordered_N[1:][ordered_N[1:] == ordered_N[:-1]])
+    if not len(shared):
+        return {}
+    suspects = np.flatnonzero(np.isin(hashes_N2[:, 0], shared))
+    block_N = np.repeat(np.arange(len(blocks)), sizes)
+    line_N = np.concatenate([block.key_lines for block in blocks])
     rows = pl.DataFrame(
         {
-            "high": hashes_N2[:, 0],
-            "low": hashes_N2[:, 1],
-            "block": np.repeat(np.arange(len(blocks)), sizes),
-            "line": np.concatenate([block.key_lines for block in blocks]),
+            "high": hashes_N2[suspects, 0],
+            "low": hashes_N2[suspects, 1],
+            "block": block_N[suspects],
+            "line": line_N[suspects],
         }
     )
     again = rows.filter(~pl.struct("high", "low").is_first_distinct())
@@ -116,9 +133,29 @@ def later_duplicates(blocks: list[Block]) -> dict[tuple[int, int], list[int]]:
     return found
 
 
+def spool(work: Work) -> str:
+    """Folder, below the table's, of chunks that could not be read the same way again."""
+    return f"_heliostat/spool-{work.run_id}"
+
+
+def _kept(raw: bytes, file: int, number: int, work: Work) -> bytes:
+    if not work.source.repeatable and work.contract.keys:
+        folder = work.catalog._folder(work.contract.table)
+        folder.write(f"{spool(work)}/{file}-{number}", raw)
+    return raw
+
+
+def _again(file: int, number: int, work: Work) -> bytes:
+    if work.source.repeatable:
+        return work.source.read_chunk(work.members[file], number)
+    raw = work.catalog._folder(work.contract.table).read(f"{spool(work)}/{file}-{number}")
+    assert raw is not None, "a chunk of this run is in its spool until the run has committed"
+    return raw
+
+
 def _check(raw: bytes, file: int, number: int, repeated: tuple[int, ...], work: Work) -> Block:
     contract = work.contract
-    chunk = parse(raw, work.members[file].header, work.source.delimiter, work.source.missing)
+    chunk = work.source.parse(raw, work.members[file])
     good, broken = check(chunk.rows, contract, work.now)
     refused = [(item.line, item.kind, item.reason) for item in chunk.malformed]
     refused += [(item.line, item.kind, item.reason) for item in broken]
@@ -135,9 +172,10 @@ def _check(raw: bytes, file: int, number: int, repeated: tuple[int, ...], work: 
             )
         good = good.filter(~again)
     part = file * MAX_CHUNKS_PER_FILE + number
-    staged = None
-    if good.height:
-        staged = work.catalog.stage(contract.table, good.drop(LINE), run_id=work.run_id, part=part)
+    staged = work.catalog.stage_partitions(
+        contract.table, good.drop(LINE), run_id=work.run_id, part=part,
+        partition_by=contract.partition_by,
+    )  # fmt: skip
     return Block(
         file=file,
         number=number,
@@ -148,6 +186,7 @@ def _check(raw: bytes, file: int, number: int, repeated: tuple[int, ...], work: 
             for line, kind, reason in sorted(refused)
         ),
         staged=staged,
+        profile=profile(good, [column.name for column in contract.columns]),
         key_hashes=_hash(good, contract.keys),
         key_lines=good[LINE].to_numpy() if contract.keys else np.zeros(0, dtype=np.int64),
     )

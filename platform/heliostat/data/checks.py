@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from heliostat.data.contract import Column, Contract
-from heliostat.data.csv_rows import LINE
+from heliostat.data.contract import KINDS, Column, Contract
+from heliostat.data.rows import LINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,9 @@ def check(
         Good rows with the contract's columns and `LINE`, in order; refused rows.
         Together they are all rows.
     """
+    # Where each row names its own columns, a chunk may hold none of one.
+    absent = [item.source_name for item in contract.columns if item.source_name not in rows.columns]
+    rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in absent)
     texts = rows.select(
         *(pl.col(column.source_name).alias(_text(column.name)) for column in contract.columns)
     )
@@ -72,6 +75,8 @@ def _text(name: str) -> str:
 
 def _typed(text: pl.Series, column: Column) -> pl.Series:
     """Cast; a value that does not parse becomes null and is told apart by its text."""
+    if text.dtype != pl.String:
+        return _fitting(text, column).alias(column.name)
     if column.dtype == "int64":
         typed = text.cast(pl.Int64, strict=False)
     elif column.dtype == "float64":
@@ -88,13 +93,40 @@ def _typed(text: pl.Series, column: Column) -> pl.Series:
     elif column.dtype == "date":
         typed = text.str.to_date("%Y-%m-%d", strict=False)
     elif column.dtype == "timestamp":
-        typed = _moment(text)
+        typed = moment(text)
     else:
         typed = text
     return typed.alias(column.name)
 
 
-def _moment(text: pl.Series) -> pl.Series:
+def _fitting(values: pl.Series, column: Column) -> pl.Series:
+    """Cast values that a source has typed already; one that would change becomes null."""
+    wanted = KINDS[column.dtype]
+    if values.dtype == wanted:
+        fits = values
+    elif column.dtype == "string":
+        fits = values.cast(pl.String, strict=False)
+    elif values.dtype.is_numeric() and wanted.is_numeric():
+        cast = values.cast(wanted, strict=False)
+        same = cast.cast(pl.Float64) == values.cast(pl.Float64)
+        fits = cast.to_frame().select(pl.when(same).then(pl.col(values.name)))[values.name]
+    elif column.dtype == "timestamp" and values.dtype == pl.Datetime:
+        zone = getattr(values.dtype, "time_zone", None)
+        utc = values.dt.replace_time_zone("UTC") if zone is None else values
+        fits = utc.cast(wanted)
+    elif column.dtype == "date" and values.dtype == pl.Datetime:
+        whole = values == values.dt.truncate("1d")
+        days = values.dt.date()
+        fits = days.to_frame().select(pl.when(whole).then(pl.col(values.name)))[values.name]
+    else:
+        fits = pl.Series(values.name, [None] * len(values), dtype=wanted)
+    if column.dtype == "float64":
+        finite = pl.when(pl.col(fits.name).is_finite()).then(pl.col(fits.name))
+        fits = fits.to_frame().select(finite)[fits.name]
+    return fits
+
+
+def moment(text: pl.Series) -> pl.Series:
     """ISO 8601 to UTC; the forms are tried in turn, because most files hold only one."""
     utc = pl.Datetime("us", "UTC")
     if not text.null_count() < len(text):

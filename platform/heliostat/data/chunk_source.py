@@ -1,4 +1,4 @@
-"""Ray Data's side of `CsvFiles`; imports Ray, so only functions that run Ray import it."""
+"""Ray Data's side of a `Source`; imports Ray, so only functions that run Ray import it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
-from heliostat.data.sources import CsvFiles, Member
+from heliostat.data.rows import Member, Source
 
 SCHEMA = pa.schema([("file", pa.int64()), ("number", pa.int64()), ("raw", pa.large_binary())])
 """One row per chunk: the file's place in the plan, the chunk's number in it, and its lines."""
 
 
-def dataset(source: CsvFiles, members: Sequence[Member]) -> Dataset:
+def dataset(source: Source, members: Sequence[Member]) -> Dataset:
     """Open the files as one row per chunk; nothing is read yet."""
     archives = any(member.member is not None for member in members)
     opened: Dataset = read_datasource(
@@ -30,13 +30,13 @@ def dataset(source: CsvFiles, members: Sequence[Member]) -> Dataset:
 
 
 class _ChunkDatasource(Datasource):
-    def __init__(self, source: CsvFiles, members: Sequence[Member]) -> None:
+    def __init__(self, source: Source, members: Sequence[Member]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._source = source
         self._members = tuple(members)
 
     def get_name(self) -> str:
-        return "Csv"
+        return type(self._source).__name__
 
     def estimate_inmemory_data_size(self) -> int:
         return sum(member.size_bytes for member in self._members)
@@ -60,7 +60,7 @@ class _ChunkDatasource(Datasource):
         ]
 
 
-def _read(source: CsvFiles, member: Member, file: int, first: int) -> Iterator[pa.Table]:
+def _read(source: Source, member: Member, file: int, first: int) -> Iterator[pa.Table]:
     for number, raw in source.read_chunks(member, first):
         yield pa.Table.from_arrays(
             [

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import polars as pl
 
 from heliostat.config import digest, require, require_name
-
-if TYPE_CHECKING:
-    import polars as pl
 
 DType = Literal["int64", "float64", "string", "bool", "date", "timestamp"]
 
 _DTYPES = ("int64", "float64", "string", "bool", "date", "timestamp")
+
+
+KINDS: dict[str, pl.DataType] = {
+    "int64": pl.Int64(),
+    "float64": pl.Float64(),
+    "string": pl.String(),
+    "bool": pl.Boolean(),
+    "date": pl.Date(),
+    "timestamp": pl.Datetime("us", "UTC"),
+}
+"""The Polars type of each of a contract's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +55,13 @@ class Column:
     not_in_future: bool = False
     """Refuse moments after the run's ``now``."""
 
+    max_null_ratio: float | None = None
+    """Share of missing values (0 to 1) above which the run stops; None sets no limit."""
+
+    pii: str | None = None
+    """Kind of personal data, as ``email``. The tag goes with the column into every table made
+    from this one."""
+
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -52,6 +69,13 @@ class Column:
         where = f"column {self.name}"
         require(self.dtype in _DTYPES, f"{where}.dtype", self.dtype, f"must be one of {_DTYPES}")
         number = self.dtype in ("int64", "float64")
+        require(
+            self.max_null_ratio is None or (self.nullable and 0 <= self.max_null_ratio < 1),
+            f"{where}.max_null_ratio", self.max_null_ratio,
+            "must be at least 0 and below 1, and belongs to a nullable column",
+        )  # fmt: skip
+        if self.pii is not None:
+            require_name(f"{where}.pii", self.pii)
         for bound in ("minimum", "maximum"):
             value = getattr(self, bound)
             require(
@@ -98,6 +122,20 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Freshness:
+    """How old the newest row of a source may be when it is ingested."""
+
+    column: str
+    """A timestamp column."""
+
+    max_age_s: float
+    """Above this many seconds before the run's ``now``, the run stops."""
+
+    def __post_init__(self) -> None:
+        require(self.max_age_s > 0, "freshness.max_age_s", self.max_age_s, "must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
     """One condition over several columns of a row."""
 
@@ -111,8 +149,6 @@ class Rule:
     """Columns whose values the reason names."""
 
     def __post_init__(self) -> None:
-        import polars as pl
-
         require_name("rule.name", self.name)
         require(bool(self.columns), f"rule {self.name}.columns", self.columns, "must name a column")
         try:
@@ -140,6 +176,14 @@ class Contract:
     max_quarantined_ratio: float = 0.01
     """Share of quarantined rows (0 to 1) above which the run stops and nothing is visible."""
 
+    freshness: Freshness | None = None
+
+    min_rows: int = 0
+    """Fewer good rows than this stop the run."""
+
+    partition_by: tuple[str, ...] = ()
+    """Columns whose values each have files of their own; set when the table is made."""
+
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -157,6 +201,14 @@ class Contract:
             require(not twice, f"{where}.{kind}", tuple(twice), "must each have an own name")
         for key in self.keys:
             require(key in names, f"{where}.keys", key, "must be one of the columns")
+        for column in self.partition_by:
+            require(column in names, f"{where}.partition_by", column, "must be one of the columns")
+        if self.freshness is not None:
+            moments = [item.name for item in self.columns if item.dtype == "timestamp"]
+            require(
+                self.freshness.column in moments, f"{where}.freshness.column",
+                self.freshness.column, "must be one of the timestamp columns",
+            )  # fmt: skip
         for rule in self.rules:
             for column in rule.columns:
                 require(
@@ -180,25 +232,18 @@ class Contract:
 
     def schema(self) -> pl.Schema:
         """Columns and types of the table."""
-        import polars as pl
+        return pl.Schema({column.name: KINDS[column.dtype] for column in self.columns})
 
-        kinds: dict[str, pl.DataType] = {
-            "int64": pl.Int64(),
-            "float64": pl.Float64(),
-            "string": pl.String(),
-            "bool": pl.Boolean(),
-            "date": pl.Date(),
-            "timestamp": pl.Datetime("us", "UTC"),
-        }
-        return pl.Schema({column.name: kinds[column.dtype] for column in self.columns})
+    @property
+    def pii(self) -> dict[str, str]:
+        """Kind of personal data by column; only the columns that hold some."""
+        return {column.name: column.pii for column in self.columns if column.pii is not None}
 
     def digest(self) -> str:
         """Name the contract by content: 16 hexadecimal digits."""
         return digest(self)
 
     def _require_boolean(self, rule: Rule) -> None:
-        import polars as pl
-
         empty = pl.DataFrame(schema=self.schema())
         try:
             kind = empty.select(held=pl.sql_expr(rule.expression)).schema["held"]

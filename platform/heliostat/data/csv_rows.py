@@ -11,25 +11,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from heliostat.data.rows import LINE, Malformed
 from heliostat.errors import HeliostatError
-
-LINE = "__line"
-"""Column with the row's line, counted from 0 within the chunk."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Malformed:
-    """A line that is no row."""
-
-    line: int
-    kind: str
-    """The rule without the values: what reports count by."""
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """The lines of one chunk; ``rows.height + len(malformed) == num_rows`` always."""
+    """The lines of one chunk, a `rows.Rows`."""
 
     raw: bytes
     starts: NDArray[np.int64]

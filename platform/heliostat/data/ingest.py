@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,16 +11,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
+from heliostat.data import contract_changes, contract_report
 from heliostat.data.blocks import (
     Block,
     Work,
     check_chunk,
     check_chunk_again,
     later_duplicates,
+    spool,
     unpack,
 )
 from heliostat.data.contract import Contract
-from heliostat.data.sources import CsvFiles, Member, require_columns
+from heliostat.data.profile import Profile, judge, together
+from heliostat.data.rows import Member, Source
+from heliostat.data.sources import require_columns
 from heliostat.data.tables import Catalog, Mode
 from heliostat.errors import GateRefused
 
@@ -43,10 +48,14 @@ class IngestReport:
     quarantine_version: int
     columns_ignored: tuple[str, ...] = ()
     """Columns of the source that the contract does not name; their values are not kept."""
+    contract_version: int = 1
+    """Counts the changes of the table's contract."""
+    contract_changes: tuple[str, ...] = ()
+    """What made the contract's version, against the one before."""
 
 
 def ingest(
-    source: CsvFiles,
+    source: Source,
     contract: Contract,
     catalog: Catalog,
     *,
@@ -62,17 +71,19 @@ def ingest(
     Uniqueness is tested within this source, not against rows that ``append`` finds in the table.
 
     Args:
-        source: Files to read.
+        source: Files, or another `rows.Source`, to read.
         contract: What rows must keep, and the table's name.
         catalog: Where the table and its quarantine table live.
         run_id: Who writes.
         now: The time that no moment may lie after; with time zone.
         mode: Whether both tables are replaced or added to.
-        progress: Called with rows so far, None, and ``rows``.
+        progress: Called with rows so far, None, and ``rows`` with their rate.
 
     Raises:
         ConfigError: A file is missing or lacks a column; `now` has no time zone.
-        GateRefused: More rows would go to quarantine than the contract allows.
+        GateRefused: More rows would go to quarantine than the contract allows, or the good ones
+            break a rule about the whole table.
+        Unavailable: The source or the tables' store does not answer.
     """
     require(now.tzinfo is not None, "ingest.now", now, "must have a time zone")
     done = catalog.commit_of(contract.table, run_id)
@@ -95,30 +106,89 @@ def ingest(
     rows_read = sum(block.num_rows for block in blocks)
     reasons = Counter(row.kind for block in blocks for row in block.refused)
     _require_few(contract, reasons, rows_read)
+    found = together(block.profile for block in blocks)
+    _require_whole(contract, found, now)
     quarantine = _quarantine(blocks, members)
     quarantine_version = catalog.write(
         contract.quarantine_table, quarantine, run_id=run_id, mode=mode
     )
+    stored = contract_changes.stored(contract, _contract_before(catalog, contract.table))
+    staged = [file for block in blocks for file in block.staged]
     report = IngestReport(
         table=contract.table,
         version=-1,
         rows_read=rows_read,
-        rows_written=sum(block.staged.num_rows for block in blocks if block.staged),
+        rows_written=sum(file.num_rows for file in staged),
         rows_quarantined=quarantine.height,
         reasons=dict(reasons.most_common()),
         quarantine_version=quarantine_version,
         columns_ignored=ignored,
+        contract_version=stored["version"],
+        contract_changes=tuple(stored["changes"]),
     )
-    details = {"ingest": asdict(report), "contract": contract.digest()}
+    assert report.rows_read == report.rows_written + report.rows_quarantined, report
+    details = {
+        "ingest": asdict(report),
+        "contract": stored,
+        "profile": _plain(found),
+        "files": [member.label for member in members],
+        "position": source.position(members),
+    }
     version = catalog.commit(
         contract.table,
-        [block.staged for block in blocks if block.staged],
+        staged,
         contract.schema(),
         run_id=run_id,
         mode=mode,
         details=details,
+        partition_by=contract.partition_by,
+        tags=contract.pii,
     )
-    return _restored(version, details)
+    _clean(work)
+    done_report = _restored(version, details)
+    catalog._folder(contract.table).write(
+        contract_report.path(run_id),
+        contract_report.page(contract, asdict(done_report), found, now).encode(),
+    )
+    return done_report
+
+
+def _contract_before(catalog: Catalog, table: str) -> dict[str, Any] | None:
+    """What the table's last ingest kept of its contract; None if it was never ingested."""
+    if catalog.version(table) is None:
+        return None
+    kept = (entry.details.get("contract") for entry in catalog.entries(table))
+    found: dict[str, Any] | None = next((item for item in kept if isinstance(item, dict)), None)
+    return found
+
+
+def _plain(found: Profile) -> dict[str, Any]:
+    return {
+        name: {
+            "rows": item.num_rows,
+            "nulls": item.num_nulls,
+            "low": None if item.low is None else str(item.low),
+            "high": None if item.high is None else str(item.high),
+        }
+        for name, item in found.items()
+    }
+
+
+def _require_whole(contract: Contract, found: Profile, now: datetime) -> None:
+    failures = judge(contract, found, now)
+    if failures:
+        first = failures[0]
+        more = f"; {len(failures) - 1} more" if len(failures) > 1 else ""
+        raise GateRefused(f"table {contract.table}", first.check, first.saw, f"{first.need}{more}")
+
+
+def _clean(work: Work) -> None:
+    """Remove what only this run needed, of this try and of any that was killed."""
+    work.catalog.sweep(work.contract.table, work.run_id)
+    work.catalog.sweep(work.contract.quarantine_table, work.run_id)
+    folder = work.catalog._folder(work.contract.table)
+    for item in folder.list(spool(work)):
+        folder.delete(item.path)
 
 
 def _restored(version: int, details: dict[str, Any]) -> IngestReport:
@@ -128,6 +198,7 @@ def _restored(version: int, details: dict[str, Any]) -> IngestReport:
             **stored,
             "version": version,
             "columns_ignored": tuple(stored["columns_ignored"]),
+            "contract_changes": tuple(stored.get("contract_changes", ())),
         }
     )
 
@@ -140,12 +211,14 @@ def _read_blocks(work: Work, *, progress: Progress | None) -> list[Block]:
     )
     found = []
     rows = 0
+    began = time.monotonic()
     for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
         for block in unpack(batch):
             found.append(block)
             rows += block.num_rows
             if progress is not None:
-                progress(rows, None, "rows")
+                rate = rows / max(time.monotonic() - began, 0.001)
+                progress(rows, None, f"rows, {rate:,.0f} rows/s")
     return sorted(found, key=lambda block: block.place)
 
 
@@ -174,7 +247,7 @@ def _quarantine(blocks: list[Block], members: Sequence[Member]) -> pl.DataFrame:
     """Number the refused lines within their files; a header is line 1."""
     import polars as pl
 
-    before = [2] * len(members)
+    before = [member.first_line for member in members]
     rows = []
     for block in blocks:
         rows += [

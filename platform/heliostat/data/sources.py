@@ -10,30 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from heliostat.config import require
+from heliostat.data.csv_rows import Chunk, parse
+from heliostat.data.rows import Member
 from heliostat.errors import ConfigError, nearest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """One file of a source, as the plan saw it: its header and where its rows begin."""
-
-    path: str
-
-    member: str | None
-    """Name inside the archive; None for a plain file."""
-
-    header: tuple[str, ...]
-
-    body_start: int
-    """First byte after the header line, in the unpacked file."""
-
-    size_bytes: int
-    """Unpacked."""
-
-    @property
-    def label(self) -> str:
-        """The file as error messages and the quarantine name it."""
-        return self.path if self.member is None else f"{self.path}!{self.member}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +43,19 @@ class CsvFiles:
         )
         require(self.chunk_bytes > 0, "source.chunk_bytes", self.chunk_bytes, "must be above 0")
 
+    @property
+    def repeatable(self) -> bool:
+        """Files stay as they are while they are read."""
+        return True
+
+    def position(self, members: list[Member]) -> None:  # noqa: ARG002 - files are read whole
+        """Nothing: files are read whole."""
+        return
+
+    def parse(self, raw: bytes, member: Member) -> Chunk:
+        """Split whole lines into text fields."""
+        return parse(raw, member.header or (), self.delimiter, self.missing)
+
     def plan(self) -> list[Member]:
         """Look at every file's header; reads no rows.
 
@@ -83,7 +75,7 @@ class CsvFiles:
         if member.member is None:
             with Path(member.path).open("rb") as file:
                 start = member.body_start + first * self.chunk_bytes
-                yield first, _lines_beginning_in(file, start, start + self.chunk_bytes, first == 0)
+                yield first, lines_beginning_in(file, start, start + self.chunk_bytes, first == 0)
             return
         with zipfile.ZipFile(member.path) as archive, archive.open(member.member) as file:
             file.read(member.body_start)
@@ -153,6 +145,8 @@ def require_columns(member: Member, wanted: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: Names the file, the column and the nearest header.
     """
+    if member.header is None:
+        return ()
     for name in wanted:
         unclaimed = [item for item in member.header if item not in wanted]
         require(
@@ -162,7 +156,15 @@ def require_columns(member: Member, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in member.header if name not in wanted)
 
 
-def _lines_beginning_in(file: IO[bytes], start: int, end: int, after_header: bool) -> bytes:
+def lines_beginning_in(file: IO[bytes], start: int, end: int, after_header: bool) -> bytes:
+    """Read the lines that begin in a range of bytes, the last one to its end.
+
+    Args:
+        file: Open file.
+        start: First byte of the range.
+        end: The byte after it.
+        after_header: Whether a line begins at `start` for certain.
+    """
     if after_header:
         file.seek(start)
         data = file.read(end - start)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from heliostat.config import require, require_name
-from heliostat.data import commits, log, reading, staging, storage
+from heliostat.data import commits, log, pii, reading, staging, storage
 from heliostat.data.commits import Change
 from heliostat.data.log import Entry
 from heliostat.data.reading import ActiveFile
@@ -203,6 +204,8 @@ class Catalog:
         mode: Mode,
         details: dict[str, Any] | None = None,
         partition_by: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        inputs: Mapping[str, int] | None = None,
     ) -> int:
         """Make staged files a new version of the table, exactly once per run and table.
 
@@ -219,6 +222,9 @@ class Catalog:
                 columns that the table lacks.
             details: Plain values to store with the commit, read by `commit_of`.
             partition_by: Columns by which `files` were staged; an existing table's are kept.
+            tags: Kind of personal data by column.
+            inputs: Versions of the tables that the rows were made from; kept with the commit.
+                Their columns' tags go to columns of the same name.
 
         Raises:
             ConfigError: Appended columns lack one of the table's or differ in type, or the
@@ -226,6 +232,11 @@ class Catalog:
             HeliostatError: A staged file is gone.
         """
         columns = reading.delta_schema(schema)
+        names = [item.name for item in columns.fields]
+        known = {**pii.carried(self, names, inputs or {}), **(tags or {})}
+        columns = pii.tagged(columns, known)
+        if inputs:
+            details = {"inputs": dict(inputs), **(details or {})}
 
         def plan(_: DeltaTable | None) -> Change:
             return Change(
@@ -286,6 +297,8 @@ class Catalog:
         run_id: str,
         mode: Mode = "overwrite",
         partition_by: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        inputs: Mapping[str, int] | None = None,
     ) -> int:
         """Write one frame as a new version and return it; exactly once per run and table.
 
@@ -296,8 +309,7 @@ class Catalog:
             frame = frame if table is None else widen(frame, reading.schema(table))
         files = self.stage_partitions(name, frame, run_id=run_id, part=0, partition_by=partition_by)
         return self.commit(
-            name, files, frame.head(0).to_arrow().schema, run_id=run_id, mode=mode,
-            partition_by=partition_by,
+            name, files, frame.head(0).to_arrow().schema, run_id=run_id, mode=mode, partition_by=partition_by, tags=tags, inputs=inputs,
         )  # fmt: skip
 
     def commit_of(self, name: str, run_id: str) -> Commit | None:
@@ -321,9 +333,12 @@ class Catalog:
 
     def history(self, name: str, limit: int | None = None) -> list[Entry]:
         """What made each version, the newest first; at most `limit` of them."""
+        return list(islice(self.entries(name), limit))
+
+    def entries(self, name: str) -> Iterator[Entry]:
+        """What made each version, the newest first, read one by one."""
         newest = self._existing(name, None).version()
-        entries = log.newest_first(self._folder(name), newest)
-        return [entry for number, entry in enumerate(entries) if limit is None or number < limit]
+        yield from log.newest_first(self._folder(name), newest)
 
     def sweep(self, name: str, run_id: str) -> int:
         """Remove what a run staged and its commit does not hold, of this try or a killed one.

@@ -63,9 +63,9 @@ def build_view(
         answers[0]["schema"],
         run_id=run_id,
         mode="overwrite",
+        inputs=versions,
         details={
             "view": view.digest(),
-            "inputs": versions,
             "rows_without_key": sum(answer["rows_without_key"] for answer in answers),
         },
     )

@@ -8,7 +8,7 @@ from heliostat.control.client import ControlClient
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
 from heliostat.inference.batch import BatchModel, predict
-from heliostat.lineage import Lineage, Node
+from heliostat.lineage.events import Lineage, Node
 from heliostat.pipeline import entry
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -39,7 +39,9 @@ def main() -> None:
         entry.connect()
         into = options.into or f"predictions/v{version}"
         source = Node(
-            kind="table", name=options.table, version=str(options.table_version or "newest")
+            kind="table",
+            name=f"{options.model}/{options.table}",
+            version=str(options.table_version or "newest"),
         )
         model = Node(kind="model", name=options.model, version=version)
         lineage = Lineage(connection.home.root / "lineage")
@@ -62,7 +64,13 @@ def main() -> None:
                     STAGE, done, total, f"{done:,} {text}"
                 ),
             )
-            made.append(Node(kind="table", name=report.table, version=str(report.version)))
+            made.append(
+                Node(
+                    kind="table",
+                    name=f"{options.model}/{report.table}",
+                    version=str(report.version),
+                )
+            )
         kept = f", {report.rows_kept:,} of them by an earlier try" if report.rows_kept else ""
         reporter.line(
             STAGE,

@@ -38,7 +38,8 @@ def build(recipe: PipelineRecipe, catalog: Catalog, run_id: str, reporter: Repor
     )
     reporter.progress("features", 9, 10, f"joining {labelled.height:,} examples as of their time")
     rows = offline.training_set(recipe.service, labelled, catalog, versions=versions)
-    version = catalog.write(TABLE, rows, run_id=run_id)
+    inputs = {view.table: versions[view.name] for view in recipe.service.views}
+    version = catalog.write(TABLE, rows, run_id=run_id, inputs=inputs)
     reporter.line(
         "features",
         f"{rows.height:,} examples with {len(recipe.service.features)} features, "

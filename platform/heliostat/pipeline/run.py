@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from datetime import UTC, datetime
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from heliostat import config
+from heliostat.data.citations import cite
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, GateRefused, nearest
 from heliostat.features import feast_repository
-from heliostat.lineage import Lineage, Node
+from heliostat.lineage.events import Lineage, Node
 from heliostat.pipeline import entry, examples, live, report, tables, versions
 from heliostat.pipeline.catalog import RunCatalog
 from heliostat.pipeline.connection import Connection
@@ -54,7 +56,11 @@ class Run:
         self._run_id = uuid.uuid4().hex[:12]
         self._tables = connection.home.tables / recipe.model
         self._tracking = Tracking(connection.tracking_uri)
-        self._lineage = Lineage(connection.home.root / "lineage")
+        self._lineage = Lineage(
+            connection.home.root / "lineage",
+            revision=connection.revision,
+            url=os.environ.get("OPENLINEAGE_URL"),
+        )
         self._stages = Stages(
             results=StageResults(connection.home.state_db),
             reporter=reporter,
@@ -95,13 +101,14 @@ class Run:
             )
         if stage in {"train", "evaluate", "register"}:
             for role in ("stable", "candidate"):
-                self._version(role, built, until=stage)
+                self._version(role, ingested, built, until=stage)
         if stage in {"deploy", "canary"}:
-            stable = self._registered("stable", built)
+            stable = self._registered("stable", ingested, built)
             live.deploy(self._recipe, self._connection, stable.version, self._reporter)
+            self._deployed(stable.version, "deploy")
         if stage == "canary":
             pinned = {**ingested["versions"], **built["versions"]}
-            self._canary(stable, self._registered("candidate", built), pinned)
+            self._canary(stable, self._registered("candidate", ingested, built), pinned)
 
     def _end_orphans(self) -> None:
         """End MLflow runs whose job was killed."""
@@ -129,9 +136,10 @@ class Run:
         def work(key: str) -> Result:
             with self._lineage.stage("ingest", key) as made:
                 result = tables.fill(
-                    self._recipe, Catalog(self._tables), key, datetime.now(UTC), self._reporter
-                )
-                made.extend(_nodes(result["versions"]))
+                    self._recipe, Catalog(self._tables), key, datetime.now(UTC), self._reporter,
+                    self._lineage,
+                )  # fmt: skip
+                made.extend(self._nodes(result["versions"]))
             return result
 
         return self._stages.run("ingest", inputs, work, still_there=self._tables_exist)
@@ -145,10 +153,10 @@ class Run:
         }
 
         def work(key: str) -> Result:
-            with self._lineage.stage("features", key, _nodes(ingested["versions"])) as made:
+            with self._lineage.stage("features", key, self._nodes(ingested["versions"])) as made:
                 catalog = self._sealed(ingested["versions"])
                 result = examples.build(self._recipe, catalog, key, self._reporter)
-                made.extend(_nodes(result["versions"]))
+                made.extend(self._nodes(result["versions"]))
             return result
 
         return self._stages.run("features", inputs, work, still_there=self._tables_exist)
@@ -163,11 +171,13 @@ class Run:
             [service], home.feast / service.project, self._tables, home.online_db
         )
 
-    def _registered(self, role: str, built: Result) -> Registered:
+    def _registered(self, role: str, ingested: Result, built: Result) -> Registered:
         maker = self._maker(role, built)
-        return maker.restore(*self._version(role, built, until="register"))
+        return maker.restore(*self._version(role, ingested, built, until="register"))
 
-    def _version(self, role: str, built: Result, *, until: str) -> tuple[Result, Result]:
+    def _version(
+        self, role: str, ingested: Result, built: Result, *, until: str
+    ) -> tuple[Result, Result]:
         """Make a version up to a stage; return what registering and evaluating it left."""
         maker, examples_version = self._maker(role, built), built["versions"][examples.TABLE]
         plain = config.to_dict(maker.version)
@@ -179,7 +189,7 @@ class Run:
         }
 
         def train(key: str) -> Result:
-            with self._lineage.stage(f"train-{role}", key, _nodes(built["versions"])) as made:
+            with self._lineage.stage(f"train-{role}", key, self._nodes(built["versions"])) as made:
                 result = maker.train(key)
                 made.append(Node(kind="run", name=self._recipe.model, version=result["run"]))
             return result
@@ -217,6 +227,7 @@ class Run:
             register,
             still_there=maker.is_registered,
         )
+        self._cite(registered["version"], {**ingested["versions"], **built["versions"]})
         return registered, evaluated
 
     def _maker(self, role: str, built: Result) -> versions.Maker:
@@ -232,7 +243,18 @@ class Run:
             owner=(OWNER_TAG, self._owner()),
         )
 
+    def _cite(self, version: str, tables: dict[str, int]) -> None:
+        """Keep every table version that a registered model was made from, whatever vacuum runs."""
+        catalog = Catalog(self._tables)
+        for name, number in tables.items():
+            cite(
+                catalog, name, number,
+                by=f"model {self._recipe.model}@{version}", now=datetime.now(UTC),
+            )  # fmt: skip
+
     def _canary(self, stable: Registered, candidate: Registered, pinned: dict[str, int]) -> None:
+        # On trial it answers requests too, whatever becomes of it.
+        self._deployed(candidate.version, "canary")
         replayed = live.run_canary(
             self._recipe,
             self._connection,
@@ -251,6 +273,14 @@ class Run:
         self._reporter.text(report.farewell(self._recipe, self._connection, found, replayed))
         report.judge(found)
 
+    def _nodes(self, versions: dict[str, int]) -> list[Node]:
+        return tables.nodes(self._recipe, versions)
+
+    def _deployed(self, version: str, how: str) -> None:
+        model = Node(kind="model", name=self._recipe.model, version=version)
+        place = Node(kind="deployment", name=self._recipe.model, version=version)
+        self._lineage.emit("COMPLETE", how, self._run_id, inputs=[model], outputs=[place])
+
     def _tables_exist(self, result: Result) -> bool:
         catalog = Catalog(self._tables)
         newest = {name: catalog.version(name) for name in result["versions"]}
@@ -261,7 +291,3 @@ class Run:
 
     def _sealed(self, pinned: dict[str, int]) -> RunCatalog:
         return RunCatalog(self._tables, self._recipe.sealed, pinned)
-
-
-def _nodes(found: dict[str, Any]) -> list[Node]:
-    return [Node(kind="table", name=name, version=str(version)) for name, version in found.items()]

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from heliostat.data import ingest
+from heliostat.data import ingest, pii
 from heliostat.data.tables import Catalog
+from heliostat.lineage.events import Lineage, Node
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import DerivedTable, PipelineRecipe
-from heliostat.pipeline.stages import Result
+from heliostat.pipeline.stages import Result, files_digest
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 def fill(
-    recipe: PipelineRecipe, catalog: Catalog, run_id: str, now: datetime, reporter: Reporter
+    recipe: PipelineRecipe,
+    catalog: Catalog,
+    run_id: str,
+    now: datetime,
+    reporter: Reporter,
+    lineage: Lineage,
 ) -> Result:
     """Write every source and derived table, and return their versions and row counts.
 
@@ -42,6 +49,10 @@ def fill(
             ),
         )
         versions[name] = report.version
+        lineage.emit(
+            "COMPLETE", f"ingest {name}", run_id,
+            inputs=files(table.source.paths), outputs=nodes(recipe, {name: report.version}),
+        )  # fmt: skip
         rows[name] = {
             "read": report.rows_read,
             "written": report.rows_written,
@@ -52,12 +63,37 @@ def fill(
             reasons = "; ".join(f"{reason} ({count})" for reason, count in report.reasons.items())
             text += f", {report.rows_quarantined:,} quarantined: {reasons}"
         reporter.line("ingest", text)
+        if report.contract_version > 1 and report.contract_changes:
+            reporter.line(
+                "ingest",
+                f"{name}: contract version {report.contract_version}: "
+                + "; ".join(report.contract_changes),
+            )
     for derived in recipe.derived:
         frames = {name: catalog.read(name, versions[name]) for name in derived.inputs}
         for name, frame in _parts(derived, derived.compute(frames), recipe).items():
-            versions[name] = catalog.write(name, frame, run_id=run_id)
+            inputs = {table: versions[table] for table in derived.inputs}
+            tags = pii.renamed(catalog, frame, inputs)
+            versions[name] = catalog.write(name, frame, run_id=run_id, inputs=inputs, tags=tags)
+            lineage.emit(
+                "COMPLETE", f"derive {name}", run_id,
+                inputs=nodes(recipe, inputs), outputs=nodes(recipe, {name: versions[name]}),
+            )  # fmt: skip
             reporter.line("ingest", f"{name}: {frame.height:,} rows derived")
     return {"versions": versions, "rows": rows}
+
+
+def nodes(recipe: PipelineRecipe, versions: Mapping[str, int]) -> list[Node]:
+    """Name versions of tables as lineage does: below the folder of all models' tables."""
+    return [
+        Node(kind="table", name=f"{recipe.model}/{name}", version=str(version))
+        for name, version in versions.items()
+    ]
+
+
+def files(paths: Sequence[str]) -> list[Node]:
+    """Name source files by path and content."""
+    return [Node(kind="file", name=path, version=files_digest([path])) for path in paths]
 
 
 def _parts(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliostat import config
-from heliostat.data.citations import cite
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
 from heliostat.features.definitions import FeatureService
@@ -163,11 +161,6 @@ class Maker:
                 trained["run"],
                 {"digest": digest, "revision": self.connection.revision},
             )
-        for name, number in self.tables.items():
-            cite(
-                self.catalog, name, number,
-                by=f"model {self.recipe.model}@{made.version}", now=datetime.now(UTC),
-            )  # fmt: skip
         self.reporter.line(f"register {self.role}", f"version {made.version}, {digest[:19]}")
         return {"version": made.version, "digest": digest}
 

@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from heliostat.cli import app
 from heliostat.data.tables import Catalog
+from heliostat.lineage.events import Lineage, Node
+from heliostat.serving.exposures import Spool
 
 RUNNER = CliRunner()
 
@@ -97,3 +99,49 @@ def test_a_table_that_is_not_there_exits_with_2(folder: Path) -> None:
     done = RUNNER.invoke(app, ["table", "show", "raw/s", "--at", str(folder)])
 
     assert str(done.exception) == "table = 'raw/s': must exist; did you mean 'raw/t'?"
+
+
+def test_a_contract_is_drafted_from_a_file_of_any_kind(tmp_path: Path) -> None:
+    """The same draft from CSV, JSON lines and Parquet, as Python or as JSON."""
+    rows = pl.DataFrame({"id": [1, 2], "Mail": ["a@b.org", None]})
+    rows.write_csv(tmp_path / "rows.csv")
+    rows.write_ndjson(tmp_path / "rows.json")
+    rows.write_parquet(tmp_path / "rows.parquet")
+
+    for kind in ("csv", "json", "parquet"):
+        words = ["contract", "infer", str(tmp_path / f"rows.{kind}"), "--table", "raw/people"]
+        assert RUNNER.invoke(app, words).output == (
+            "Contract(\n    table='raw/people',\n    keys=('id',),\n    columns=(\n"
+            "        Column(name='id', dtype='int64', minimum=1.0, maximum=2.0),\n"
+            "        Column(name='mail', dtype='string', header='Mail', nullable=True, "
+            "pii='email'),\n    ),\n)\n"
+        )
+        assert json.loads(RUNNER.invoke(app, [*words, "--json"]).output)["keys"] == ["id"]
+
+
+def test_lineage_of_a_prediction_goes_up_and_of_a_file_goes_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    """Each in one command: from a request to files and code, from a file to its predictions."""
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    monkeypatch.chdir(repository)
+    lineage = Lineage(tmp_path / "lineage", revision="abc")
+    file = Node(kind="file", name="/data/rows.csv", version="f00d")
+    model = Node(kind="model", name="churn", version="2")
+    lineage.emit("COMPLETE", "train", "r", inputs=[file], outputs=[model])
+    spool = Spool(tmp_path / "spool" / "exposures", "gateway")
+    for number in range(3):
+        spool.add(
+            {"request_id": f"r.{number}", "model": "churn", "version": "2", "variant": "stable",
+             "epoch": 1, "unit": "u", "fallback": False, "latency_ms": 1.0, "features": {},
+             "scores": [0.5]}
+        )  # fmt: skip
+    spool.flush()
+
+    up = RUNNER.invoke(app, ["lineage", "up", "r.1"], catch_exceptions=False)
+    down = json.loads(RUNNER.invoke(app, ["lineage", "down", "rows.csv", "--json"]).output)
+
+    assert up.output == ("r.1: model:churn@2\n  file:/data/rows.csv@f00d  by train (code abc)\n")
+    assert [step["node"] for step in down["steps"]] == ["model:churn@2"]
+    assert down["predictions"] == {"model:churn@2": 3}
+    assert "must be known" in str(RUNNER.invoke(app, ["lineage", "up", "nobody"]).exception)

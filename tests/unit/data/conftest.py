@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,3 +66,74 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     finally:
         child.terminate()
         child.wait(10)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server that asks for the password ``correct``, without it."""
+    pytest.importorskip(
+        "psycopg", reason="PostgreSQL needs its client: pip install psycopg[binary]"
+    )
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    on_path = shutil.which("initdb")
+    if not found and on_path is None:
+        pytest.skip("PostgreSQL's server is not installed: apt-get install postgresql")
+    binaries = found[0].parent if found else Path(str(on_path)).parent
+    # The server refuses to run as root, and its sockets need a short path.
+    user = "nobody" if os.getuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="ht-pg-", dir="/tmp"))
+    if user:
+        shutil.chown(folder, user)
+    port = free_port()
+    log = folder / "log"
+    (folder / "password").write_text("correct\n")
+    (folder / "password").chmod(0o644)
+    subprocess.run(
+        [binaries / "initdb", "-D", folder / "data", "-U", "me", "-A", "scram-sha-256",
+         "--pwfile", folder / "password", "-N"],
+        user=user, cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(
+            [binaries / "postgres", "-D", folder / "data", "-p", str(port), "-k", folder,
+             "-h", "127.0.0.1", "-c", "fsync=off"],
+            user=user, cwd=folder, stdout=output, stderr=output,
+        )  # fmt: skip
+        try:
+            log.write_text("see the server's output")
+            wait_for(port, child, log)
+            yield f"postgresql://me@127.0.0.1:{port}/postgres"
+        finally:
+            child.send_signal(signal.SIGINT)
+            child.wait(20)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Address of librdkafka's own mock cluster, which speaks Kafka's protocol on loopback."""
+    confluent_kafka = pytest.importorskip(
+        "confluent_kafka", reason="Kafka needs its client: pip install confluent-kafka"
+    )
+    lines: list[str] = []
+
+    class Capture(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger = logging.getLogger("heliostat-tests-kafka")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(Capture())
+    # The cluster lives in this producer; its log says where.
+    owner = confluent_kafka.Producer(
+        {"test.mock.num.brokers": 1, "debug": "mock", "bootstrap.servers": "ignored"}, logger=logger
+    )
+    for _ in range(100):
+        owner.poll(0.05)
+        found = [match for line in lines for match in re.findall(r"127\.0\.0\.1:\d+", line)]
+        if found:
+            break
+    assert found, lines
+    yield found[0]
+    del owner

@@ -1,4 +1,4 @@
-"""Who was made from what: OpenLineage events of every stage, appended to one local file."""
+"""OpenLineage events of every stage, appended to one local file and sent to a server if told."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from heliostat import telemetry
 from heliostat.config import require
 
 _NAMESPACE = uuid.UUID("8c1f0f5e-3f6e-5c0b-9a77-6d0a3f4f2f11")
@@ -20,10 +21,10 @@ _PRODUCER = "https://github.com/heliostat/heliostat"
 class Node:
     """One thing of one version that a stage reads or makes."""
 
-    kind: Literal["table", "run", "model", "package", "file"]
+    kind: Literal["table", "run", "model", "package", "file", "deployment"]
     name: str
     version: str
-    """Table version, run id, model version, or content digest."""
+    """Table version, run id, model version, content digest, or the version that is deployed."""
 
     def __post_init__(self) -> None:
         require(bool(self.name and self.version), "lineage.node", self.name, "must be named")
@@ -35,11 +36,29 @@ class Node:
 class Lineage:
     """Writes START, COMPLETE and FAIL of stages as JSON lines that OpenLineage tools read."""
 
-    def __init__(self, folder: Path, *, namespace: str = "heliostat") -> None:
-        """Append to ``events.jsonl`` in `folder`; it is made at the first event."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        namespace: str = "heliostat",
+        revision: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        """Append to ``events.jsonl`` in `folder`; it is made at the first event.
+
+        Args:
+            folder: Where the file is.
+            namespace: First part of every dataset's namespace.
+            revision: Code revision that runs, told with each event.
+            url: An OpenLineage server that gets each event too, as ``http://host:5000``. One that
+                does not answer is told in the log and stops no stage: the file has the event.
+        """
         self._path = folder / "events.jsonl"
         self._namespace = namespace
+        self._revision = revision
+        self._url = url
         self._client: Any = None
+        self._server: Any = None
 
     @contextmanager
     def stage(self, name: str, run_id: str, inputs: Collection[Node] = ()) -> Iterator[list[Node]]:
@@ -70,17 +89,43 @@ class Lineage:
         from openlineage.client import event_v2
 
         when = (now or datetime.now(UTC)).isoformat()
-        self._transport().emit(
-            event_v2.RunEvent(
-                eventTime=when,
-                eventType=getattr(event_v2.RunState, state),
-                run=event_v2.Run(runId=run_uuid(stage, run_id)),
-                job=event_v2.Job(namespace=self._namespace, name=stage),
-                inputs=[self._dataset(event_v2.InputDataset, node) for node in inputs],
-                outputs=[self._dataset(event_v2.OutputDataset, node) for node in outputs],
-                producer=_PRODUCER,
-            )
+        event = event_v2.RunEvent(
+            eventTime=when,
+            eventType=getattr(event_v2.RunState, state),
+            run=event_v2.Run(runId=run_uuid(stage, run_id)),
+            job=event_v2.Job(namespace=self._namespace, name=stage, facets=self._code()),
+            inputs=[self._dataset(event_v2.InputDataset, node) for node in inputs],
+            outputs=[self._dataset(event_v2.OutputDataset, node) for node in outputs],
+            producer=_PRODUCER,
         )
+        self._transport().emit(event)
+        self._send(event)
+
+    def _code(self) -> dict[str, Any]:
+        from openlineage.client.generated.source_code_location_job import (
+            SourceCodeLocationJobFacet,
+        )
+
+        if self._revision is None:
+            return {}
+        place = SourceCodeLocationJobFacet(
+            type="git", url=_PRODUCER, version=self._revision, producer=_PRODUCER
+        )
+        return {"sourceCodeLocation": place}
+
+    def _send(self, event: Any) -> None:
+        if self._url is None:
+            return
+        if self._server is None:
+            from openlineage.client.transport.http import HttpConfig, HttpTransport
+
+            self._server = HttpTransport(
+                HttpConfig.from_dict({"url": self._url, "timeout": 5, "retry": {"total": 1}})
+            )
+        try:
+            self._server.emit(event)
+        except Exception as error:  # noqa: BLE001 - whatever its client raises, the file has it
+            telemetry.event("lineage.not_sent", url=self._url, problem=type(error).__name__)
 
     def _dataset(self, kind: Any, node: Node) -> Any:
         from openlineage.client.generated.dataset_version_dataset import (

@@ -1,0 +1,168 @@
+"""Where a version of a table is copied to: all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from heliostat.config import require
+from heliostat.data.sql_sources import require_without_password
+from heliostat.errors import Unavailable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from heliostat.data.tables import Catalog
+
+FileFormat = Literal["csv", "json", "parquet"]
+
+
+class Sink(Protocol):
+    """A place that takes rows whole."""
+
+    def write(self, rows: pl.DataFrame) -> None:
+        """Replace what is there by these rows; readers see the old ones or the new ones."""
+
+
+def copy(catalog: Catalog, name: str, sink: Sink, *, version: int | None = None) -> int:
+    """Copy a version (the newest if None) and return how many rows it has."""
+    rows = catalog.read(name, version)
+    sink.write(rows)
+    return rows.height
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSink:
+    """One local file, replaced in one step; overrides `Sink`."""
+
+    path: str
+
+    kind: FileFormat
+    """``json`` has one object per line."""
+
+    def write(self, rows: pl.DataFrame) -> None:
+        """Write beside the file, then take its place."""
+        target = Path(self.path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        if self.kind == "csv":
+            rows.write_csv(temporary)
+        elif self.kind == "json":
+            rows.write_ndjson(temporary)
+        else:
+            rows.write_parquet(temporary)
+        temporary.replace(target)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SqliteSink:
+    """A table of an SQLite file, replaced in one transaction; overrides `Sink`."""
+
+    path: str
+    table: str
+
+    def write(self, rows: pl.DataFrame) -> None:
+        """Drop, create and fill the table."""
+        texts = rows.cast({name: str_type() for name in _moments(rows)})
+        columns = ", ".join(f"{_quoted(n)} {_sqlite_type(k)}" for n, k in texts.schema.items())
+        marks = ", ".join("?" * rows.width)
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"DROP TABLE IF EXISTS {_quoted(self.table)}")
+            connection.execute(f"CREATE TABLE {_quoted(self.table)} ({columns})")
+            connection.executemany(
+                f"INSERT INTO {_quoted(self.table)} VALUES ({marks})",  # noqa: S608 - quoted
+                texts.iter_rows(),
+            )
+            connection.execute("COMMIT")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DuckDbSink:
+    """A table of a DuckDB file, replaced in one transaction; overrides `Sink`."""
+
+    path: str
+    table: str
+
+    def write(self, rows: pl.DataFrame) -> None:
+        """Replace the table."""
+        import duckdb
+
+        with closing(duckdb.connect(self.path)) as connection:
+            connection.register("given_rows", rows.to_arrow())
+            connection.execute(
+                f"CREATE OR REPLACE TABLE {_quoted(self.table)} AS SELECT * FROM given_rows"  # noqa: S608
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PostgresSink:
+    """A table of PostgreSQL, replaced in one transaction; overrides `Sink`."""
+
+    url: str
+    """Without a password; libpq finds it."""
+
+    table: str
+
+    def __post_init__(self) -> None:
+        require_without_password("sink.url", self.url)
+        require(bool(self.table), "sink.table", self.table, "must be named")
+
+    def write(self, rows: pl.DataFrame) -> None:
+        """Drop, create and fill the table by COPY."""
+        import psycopg
+        from psycopg import sql
+
+        name = sql.Identifier(*self.table.split("."))
+        columns = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(_postgres_type(kind)))
+            for column, kind in rows.schema.items()
+        )
+        try:
+            with psycopg.connect(self.url, connect_timeout=10) as connection:
+                connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name))
+                connection.execute(sql.SQL("CREATE TABLE {} ({})").format(name, columns))
+                copied = connection.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(name))
+                with copied as into:
+                    for row in rows.iter_rows():
+                        into.write_row(row)
+        except psycopg.OperationalError as error:
+            raise Unavailable(self.url, str(error).strip().splitlines()[0]) from None
+
+
+def str_type() -> pl.DataType:
+    """Text, for databases that have no type for a moment."""
+    import polars as pl
+
+    return pl.String()
+
+
+def _moments(rows: pl.DataFrame) -> list[str]:
+    return [name for name, kind in rows.schema.items() if kind.is_temporal()]
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def _sqlite_type(kind: pl.DataType) -> str:
+    if kind.is_integer() or str(kind) == "Boolean":
+        return "INTEGER"
+    return "REAL" if kind.is_float() else "TEXT"
+
+
+def _postgres_type(kind: pl.DataType) -> str:
+    if kind.is_integer():
+        return "bigint"
+    if kind.is_float():
+        return "double precision"
+    text = str(kind)
+    if text == "Boolean":
+        return "boolean"
+    if text == "Date":
+        return "date"
+    return "timestamptz" if text.startswith("Datetime") else "text"

@@ -1,0 +1,236 @@
+"""Measure ingest beside a single-purpose Polars script, and upkeep of a large table.
+
+``make bench-data`` prints one table for 1 M rows in two rounds; ``make prove-data`` takes 1, 10 and
+20 M rows, kills writers 20 times each and keeps all figures in ``tests/bench/results/data.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "platform"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import memory
+import polars as pl
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "tests" / "bench" / "results" / "data.json"
+RUNNER = Path(__file__).with_name("data_run.py")
+
+
+def rows_file(folder: Path, num_rows: int) -> Path:
+    """Write a CSV of the given number of rows; one in 1,000 breaks a rule."""
+    path = folder / f"rows-{num_rows}.csv"
+    step = 1_000_000
+    with path.open("wb") as file:
+        for first in range(0, num_rows, step):
+            number = min(step, num_rows - first)
+            row = pl.int_range(first, first + number, eager=True)
+            frame = pl.DataFrame({"id": row}).with_columns(
+                amount=pl.when(pl.col("id") % 1000 == 7).then(-1.0).otherwise(
+                    (pl.col("id") * 7919 % 100_000) / 100
+                ),
+                kind=pl.lit("k") + (pl.col("id") % 5).cast(pl.String),
+                code=pl.lit("A") + (pl.col("id") % 90_000 + 10_000).cast(pl.String),
+                qty=pl.when(pl.col("id") % 11 != 0).then(pl.col("id") % 50 + 1),
+                low=pl.col("id") % 90,
+                high=pl.col("id") % 90 + 5,
+                at=pl.datetime(2025, 1, 1) + pl.duration(seconds=pl.col("id") % 30_000_000),
+            )  # fmt: skip
+            file.write(
+                frame.write_csv(
+                    include_header=first == 0, datetime_format="%Y-%m-%dT%H:%M:%SZ"
+                ).encode()
+            )
+    return path
+
+
+def run(kind: str, path: Path) -> dict[str, Any]:
+    """Run one contender in processes of its own; seconds are its own, without starting Ray."""
+    with tempfile.TemporaryDirectory(prefix="ht-", dir="/tmp") as folder:
+        mark = f"HELIOSTAT_BENCH={folder}"
+        environment = {
+            **os.environ,
+            "HELIOSTAT_BENCH": folder,
+            "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+            "POLARS_MAX_THREADS": "2",
+        }
+        load = os.getloadavg()[0]
+        with memory.Sampler(lambda: memory.marked([mark])) as sampler:
+            done = subprocess.run(
+                [sys.executable, str(RUNNER), kind, str(path), folder],
+                env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{kind}: {done.stdout[-2000:]}{done.stderr[-3000:]}")
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        found["load_before"] = round(load, 2)
+        return {**found, "peak_gib": round(sampler.peak.sum_bytes / 2**30, 2)}
+
+
+def ingest(sizes: list[int], rounds: int, folder: Path) -> dict[str, Any]:
+    """Ingest with all rules and with none, and the Polars script, in turn; every round is kept."""
+    found: dict[str, Any] = {}
+    for size in sizes:
+        path = rows_file(folder, size)
+        kinds = ("full", "bare", "polars")
+        raw: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+        for number in range(rounds):
+            for kind in kinds if number % 2 == 0 else reversed(kinds):
+                raw[kind].append(run(kind, path))
+                print(f"{size:>10,} rows  {kind:<7} {raw[kind][-1]}", flush=True)
+        path.unlink()
+        # Other work on the machine only ever adds time: the least of the rounds is nearest to
+        # what each needs by itself. All rounds are kept.
+        least = {k: min(item["seconds"] for item in raw[k]) for k in kinds}
+        for item in raw["full"]:
+            assert item["rows_read"] == item["rows_written"] + item["rows_quarantined"] == size
+        found[str(size)] = {
+            "rounds": raw,
+            "seconds": median,
+            "rows_per_s": round(size / least["full"]),
+            "us_per_row": round(1e6 * least["full"] / size, 3),
+            "contract_share": round(1 - least["bare"] / least["full"], 3),
+            "speed_against_polars": round(least["polars"] / least["full"], 3),
+            "peak_gib": max(item["peak_gib"] for item in raw["full"]),
+        }
+    return found
+
+
+def opening(num_versions: int, files_each: int, folder: Path) -> dict[str, Any]:
+    """Open a table of many versions before and after upkeep, beside a fresh one of its rows."""
+    from datetime import timedelta
+
+    from heliostat.data.tables import Catalog
+    from heliostat.data.upkeep import optimize, plan_vacuum, vacuum
+
+    catalog = Catalog(folder / "tables")
+    frame = pl.DataFrame({"id": [1]})
+    began = time.monotonic()
+    for version in range(num_versions):
+        files = [
+            catalog.stage("many", frame, run_id=f"r{version}", part=part)
+            for part in range(files_each)
+        ]
+        catalog.commit("many", files, frame.schema, run_id=f"r{version}", mode="append")
+    built_s = time.monotonic() - began
+    steps = {"before": _opened_ms(catalog, "many")}
+    optimize(catalog, "many", run_id="o")
+    steps["after_optimize"] = _opened_ms(catalog, "many")
+    later = datetime.now(UTC) + timedelta(days=30)
+    vacuum(catalog, plan_vacuum(catalog, "many", now=later, retention=timedelta(0)))
+    steps["after_optimize_and_vacuum"] = _opened_ms(catalog, "many")
+    catalog.write("fresh", catalog.read("many"), run_id="f")
+    steps["fresh"] = _opened_ms(catalog, "fresh")
+    return {
+        "versions": num_versions,
+        "files": num_versions * files_each,
+        "build_s": round(built_s, 1),
+        "open_ms": steps,
+        "after_optimize_against_fresh": round(steps["after_optimize"] / steps["fresh"], 2),
+        "after_vacuum_against_fresh": round(steps["after_optimize_and_vacuum"] / steps["fresh"], 2),
+    }
+
+
+def _opened_ms(catalog: Any, name: str) -> float:
+    """Median time of 15 openings that read all rows."""
+    times = []
+    for _ in range(15):
+        began = time.perf_counter()
+        catalog.read(name)
+        times.append(1000 * (time.perf_counter() - began))
+    return round(statistics.median(times), 2)
+
+
+def main() -> int:
+    """Measure, print and, if asked, keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--versions", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--parts", nargs="+", default=["ingest", "opening", "kills"])
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="heliostat-data-", dir=os.environ.get("TMPDIR")))
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    try:
+        if "ingest" in given.parts:
+            # Sizes can be measured in several calls: each keeps those of the others.
+            result.setdefault("ingest", {}).update(ingest(given.rows, given.rounds, folder))
+            rates = [item["us_per_row"] for item in result["ingest"].values()]
+            result["us_per_row_spread"] = round(max(rates) / min(rates) - 1, 3)
+        if "opening" in given.parts:
+            result["opening"] = opening(given.versions, 10, folder)
+        if "kills" in given.parts and given.kills:
+            result["kills"] = kills(given.kills)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    show(result)
+    if given.keep:
+        keep(result, given)
+    return 0
+
+
+def kills(rounds: int) -> dict[str, Any]:
+    """Kill each kind of writer that many times, at moments drawn with a fixed seed."""
+    from tests.bench.table_kills import as_json, kill_rounds
+
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    }
+    found = {}
+    for operation in ("merge", "optimize", "ingest"):
+        found[operation] = as_json(kill_rounds(operation, rounds, 20, environment))
+        print(operation, found[operation], flush=True)
+    return found
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print one table."""
+    print(f"\n{'rows':>12} {'rows/s':>10} {'us/row':>7} {'contract':>9} {'x Polars':>9} {'GiB':>6}")
+    for size, item in result.get("ingest", {}).items():
+        print(
+            f"{int(size):>12,} {item['rows_per_s']:>10,} {item['us_per_row']:>7} "
+            f"{item['contract_share']:>9.1%} {item['speed_against_polars']:>9} {item['peak_gib']:>6}"
+        )
+    for key in ("opening", "kills"):
+        if key in result:
+            print(f"{key}: {json.dumps(result[key])}")
+
+
+def keep(result: dict[str, Any], given: argparse.Namespace) -> None:
+    """Write the results file, with what is needed to believe it."""
+    commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
+    about = {
+        "command": "make prove-data",
+        "arguments": vars(given),
+        "commit": commit.strip(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+    }
+    RESULT.write_text(json.dumps({**about, **result}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
