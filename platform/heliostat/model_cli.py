@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,9 @@ model_app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A number, or an alias.")]
+
+
+_EDGE_ROWS = 20_000
 
 
 def register(app: typer.Typer) -> None:
@@ -150,6 +154,42 @@ def model_verify(
         typer.echo(signing.verify(Path(model), home.keys))
         return
     typer.echo(registry.get(model, _number(registry, model, version)).digest)
+
+
+@model_app.command("export")
+def model_export(
+    model: Model,
+    version: Version,
+    to: Annotated[Path, typer.Option("--edge", metavar="FOLDER", help="A new folder.")],
+    table: Annotated[
+        str, typer.Option(metavar="TABLE", help="Rows to compare on: a column for each input.")
+    ] = "examples",
+    *,
+    tolerance: Annotated[float, typer.Option(help="Largest change of an answer.")] = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Write a signed bundle for devices: quantised if it stays right, run by onnxruntime alone."""
+    from heliostat.data.tables import Catalog
+    from heliostat.inference import columns, edge
+    from heliostat.registry.package import PackageDescription
+
+    home, registry = _registry()
+    found = registry.get(model, _number(registry, model, version))
+    inputs = PackageDescription.read(found.path).inputs
+    rows = Catalog(home.tables / model).read(table, columns=[item.name for item in inputs])
+    numeric_BN, categorical_BC = columns.encode(rows.head(_EDGE_ROWS), inputs)
+    report = edge.export(
+        found.path, home.keys, to,
+        numeric_BN=numeric_BN, categorical_BC=categorical_BC, tolerance=tolerance,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "folder": str(report.folder)}, indent=2))
+        return
+    kind = "quantised" if report.quantised else "not quantised"
+    typer.echo(f"{report.folder}: {report.digest}")
+    typer.echo(f"  {kind}: {report.because}, over {report.rows:,} rows")
+    typer.echo(f"  one row: {report.latency_ms:.3f} ms, before {report.latency_before_ms:.3f} ms")
+    typer.echo(f"  try it: python {report.folder / 'predict.py'} < rows.jsonl")
 
 
 @model_app.command("promote")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,7 +220,7 @@ def test_a_batch_gives_the_answers_of_the_gateway(
 
 
 def test_registered_versions_can_be_looked_at_compared_and_checked(
-    live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
+    live_platform: LivePlatform, small: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:
     """From the command line, as JSON or text; an unknown version is refused with the known ones."""
     assert small.returncode == 0
@@ -230,6 +231,9 @@ def test_registered_versions_can_be_looked_at_compared_and_checked(
     verified = live_platform.run("model", "verify", "flight-delay", "2")
     card = live_platform.run("model", "card", "flight-delay", "2")
     unknown = live_platform.run("model", "show", "flight-delay", "99")
+    bundle = live_platform.run(
+        "model", "export", "flight-delay", "2", "--edge", str(tmp_path / "edge"), "--json"
+    )
 
     assert [item["version"] for item in listed][:2] == ["1", "2"]
     assert (shown["digest"], shown["passed"]) == (listed[1]["digest"], True)
@@ -240,3 +244,6 @@ def test_registered_versions_can_be_looked_at_compared_and_checked(
     assert (unknown.returncode, unknown.stderr[:50]) == (
         2, "heliostat: version of flight-delay = '99': must be",
     )  # fmt: skip
+    exported = json.loads(bundle.stdout)
+    assert exported["largest_difference"] <= 0.01
+    assert exported["rows"] == 20_000
