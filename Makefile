@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions bench-data prove-data test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions bench-batch bench-data prove-data test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ prove-demo: env ## Run the main job from no state and keep its figures in tests/
 
 prove-interruptions: env ## Kill and stop the main job in every stage, and let it go on
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.interruptions
+
+bench-batch: env ## Score 10 M rows in a batch and by a hand-written loop, in turn
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.batch
 
 bench-data: env ## Measure ingest beside a Polars script, and upkeep, in one table
 	@$(PY) tests/bench/data.py

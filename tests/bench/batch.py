@@ -1,0 +1,154 @@
+"""Score many rows in a batch job and by a hand-written loop, in turn: `make bench-batch`.
+
+Both use two processes, the same table, the same verified model and the same way to turn columns
+into tensors; the loop reads a file, scores it and writes the answers, and nothing else: no commit,
+no resumption, no schema. Ray is started before the clock. Writes
+``tests/bench/results/batch.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from heliostat.data.tables import Catalog
+from heliostat.inference.batch import BatchModel, predict
+from heliostat.inference.columns import score
+from heliostat.inference.predictor import Predictor
+from heliostat.registry import signing
+from heliostat.registry.package import ModelInput
+from heliostat.testing.packages import write_package
+from tests.bench import memory, results
+
+ROOT = Path(__file__).resolve().parents[2]
+NUMERIC = tuple(f"n{number}" for number in range(12))
+CATEGORICAL = tuple(f"c{number}" for number in range(4))
+WORDS = tuple(f"word-{number}" for number in range(50))
+ROWS_PER_FILE = 250_000
+PROCESSES = 2
+
+
+def main() -> int:
+    """Measure, write the results file; 0 if every row was scored each time."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="heliostat-batch-"))
+    try:
+        prepare(folder, options.rows)
+        figures = _measure(folder, options.rows, options.rounds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    results.write("batch", "make bench-batch", rounds=options.rounds, figures=figures)
+    print(f"{'':>8} {'rows/s':>12}")
+    for kind in ("loop", "batch"):
+        print(f"{kind:>8} {figures['rows_per_s'][kind]:>12,}")
+    print(f"batch to loop: {figures['batch_to_loop']}, peak {figures['peak_gib']} GiB")
+    return 0
+
+
+def prepare(folder: Path, rows: int) -> None:
+    """Write the model and the table, a file at a time."""
+    inputs = [ModelInput(name=name, kind="numeric") for name in NUMERIC]
+    inputs += [ModelInput(name=name, kind="categorical", vocabulary=WORDS) for name in CATEGORICAL]
+    write_package(folder / "package", model="wide", inputs=inputs, keys_dir=folder / "keys")
+    catalog = Catalog(folder / "tables")
+    rng = np.random.default_rng(5)
+    files = []
+    schema: Any = None
+    for part, start in enumerate(range(0, rows, ROWS_PER_FILE)):
+        size = min(ROWS_PER_FILE, rows - start)
+        frame = pl.DataFrame(
+            {
+                "id": np.arange(start, start + size),
+                **{name: rng.normal(size=size) for name in NUMERIC},
+                **{name: rng.choice(WORDS, size) for name in CATEGORICAL},
+            }
+        )
+        schema = frame.schema
+        files.append(catalog.stage("rows", frame, run_id="made", part=part))
+    catalog.commit("rows", files, schema, run_id="made", mode="overwrite")
+
+
+def _measure(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
+    import ray
+
+    taken: dict[str, list[float]] = {"loop": [], "batch": []}
+    ray.init(
+        address="local", num_cpus=PROCESSES, include_dashboard=False, log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}},
+    )  # fmt: skip
+    with memory.Sampler(lambda: memory.marked([str(ROOT)])) as sampler:
+        for number in range(rounds):
+            for kind in ("loop", "batch") if number % 2 == 0 else ("batch", "loop"):
+                target = f"{kind}-{number}"
+                began = time.perf_counter()
+                done = _loop(folder, target) if kind == "loop" else _batch(folder, target)
+                taken[kind].append(round(time.perf_counter() - began, 2))
+                if done != rows:
+                    raise SystemExit(f"{kind}: {done} rows of {rows}")
+                print(f"{kind} {taken[kind][-1]} s", flush=True)
+    ray.shutdown()
+    ratios = [loop / batch for loop, batch in zip(taken["loop"], taken["batch"], strict=True)]
+    return {
+        "rows": rows,
+        "processes": PROCESSES,
+        "seconds": taken,
+        "rows_per_s": {
+            kind: round(rows / statistics.median(seconds)) for kind, seconds in taken.items()
+        },
+        "batch_to_loop": round(statistics.median(ratios), 3),
+        "batch_to_loop_rounds": [round(ratio, 3) for ratio in ratios],
+        "peak_gib": round(sampler.peak.sum_bytes / 2**30, 2),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def _batch(folder: Path, target: str) -> int:
+    model = BatchModel(
+        name="wide", version="1", package=folder / "package", keys=folder / "keys",
+        digest=signing.verify(folder / "package", folder / "keys"),
+    )  # fmt: skip
+    catalog = Catalog(folder / "tables")
+    report = predict(model, catalog, "rows", target, keep=("id",), num_workers=PROCESSES)
+    return catalog.num_rows(target, report.version)
+
+
+def _loop(folder: Path, target: str) -> int:
+    (folder / target).mkdir()
+    catalog = Catalog(folder / "tables")
+    tasks = [(folder, path, folder / target / path.name) for path in catalog.files("rows")]
+    with multiprocessing.get_context("spawn").Pool(PROCESSES, _load, (folder,)) as pool:
+        return sum(pool.imap_unordered(_score_file, tasks))
+
+
+_model: list[Predictor] = []
+
+
+def _load(folder: Path) -> None:
+    _model[:] = [Predictor.load(folder / "package", folder / "keys")]
+
+
+def _score_file(task: tuple[Path, Path, Path]) -> int:
+    _, source, target = task
+    frame = pl.read_parquet(source, columns=["id", *NUMERIC, *CATEGORICAL])
+    scores = pl.Series("score", score(_model[0], frame))
+    frame.select("id").with_columns(scores).write_parquet(target, compression="zstd")
+    return frame.height
+
+
+if __name__ == "__main__":
+    sys.exit(main())
