@@ -22,6 +22,8 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="ht-", dir="/tmp"))
 """Every temporary file of the tests and of what they start; short, for the sake of sockets."""
 
 os.environ["TMPDIR"] = str(SCRATCH)
+# Else onnxruntime keeps a database below HOME.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 tempfile.tempdir = None
 
 FAILED = pytest.StashKey[bool]()

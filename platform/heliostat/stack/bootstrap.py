@@ -139,7 +139,14 @@ def clean_environment() -> "dict[str, str]":
     if not can_cache():
         # With a HOME that cannot be written, pip 23 fails where it keeps a wheel it built.
         kept["PIP_NO_CACHE_DIR"] = "1"
-    return dict(kept, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1", PYTHONUNBUFFERED="1")
+    # pip asks `rustc` for its version, and where that is rustup's, rustup writes a file into HOME.
+    return dict(
+        kept,
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+        PIP_NO_INPUT="1",
+        PYTHONUNBUFFERED="1",
+        RUSTUP_HOME=os.path.join(ROOT, VENV, ".cache", "rustup"),
+    )
 
 
 def can_cache() -> bool:
