@@ -145,7 +145,7 @@ def clean_environment() -> "dict[str, str]":
         PIP_DISABLE_PIP_VERSION_CHECK="1",
         PIP_NO_INPUT="1",
         PYTHONUNBUFFERED="1",
-        RUSTUP_HOME=os.path.join(ROOT, VENV, ".cache", "rustup"),
+        RUSTUP_HOME=os.path.join(VENV, ".cache", "rustup"),
     )
 
 
