@@ -99,6 +99,7 @@ def ingest(sizes: list[int], rounds: int, folder: Path) -> dict[str, Any]:
         # Other work on the machine only ever adds time: the least of the rounds is nearest to
         # what each needs by itself. All rounds are kept.
         least = {k: min(item["seconds"] for item in raw[k]) for k in kinds}
+        cpu = {k: min(item["cpu_s"] for item in raw[k]) for k in kinds}
         for item in raw["full"]:
             assert item["rows_read"] == item["rows_written"] + item["rows_quarantined"] == size
         found[str(size)] = {
@@ -106,6 +107,9 @@ def ingest(sizes: list[int], rounds: int, folder: Path) -> dict[str, Any]:
             "seconds": least,
             "rows_per_s": round(size / least["full"]),
             "us_per_row": round(1e6 * least["full"] / size, 3),
+            "cpu_us_per_row": round(1e6 * cpu["full"] / size, 3),
+            "contract_share_of_cpu": round(1 - cpu["bare"] / cpu["full"], 3),
+            "cpu_of_polars_against_ours": round(cpu["polars"] / cpu["full"], 3),
             "contract_share": round(1 - least["bare"] / least["full"], 3),
             "speed_against_polars": round(least["polars"] / least["full"], 3),
             "peak_gib": max(item["peak_gib"] for item in raw["full"]),

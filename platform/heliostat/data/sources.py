@@ -14,6 +14,9 @@ from heliostat.data.csv_rows import Chunk, parse
 from heliostat.data.rows import Member
 from heliostat.errors import ConfigError, nearest
 
+MAX_LINE_BYTES = 64 * 2**20
+"""A line that is longer is refused: memory holds whole lines, and so would the quarantine."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CsvFiles:
@@ -81,7 +84,7 @@ class CsvFiles:
             file.read(member.body_start)
             number = 0
             while chunk := file.read(self.chunk_bytes):
-                yield number, chunk if chunk.endswith(b"\n") else chunk + file.readline()
+                yield number, chunk if chunk.endswith(b"\n") else chunk + rest_of_line(file)
                 number += 1
 
     def read_chunk(self, member: Member, number: int) -> bytes:
@@ -119,7 +122,7 @@ class CsvFiles:
             ) from error
 
     def _member(self, file: IO[bytes], path: str, member: str | None, size_bytes: int) -> Member:
-        line = file.readline()
+        line = file.readline(MAX_LINE_BYTES)
         label = path if member is None else f"{path}!{member}"
         try:
             text = line.decode("utf-8-sig").rstrip("\r\n")
@@ -176,4 +179,20 @@ def lines_beginning_in(file: IO[bytes], start: int, end: int, after_header: bool
         if newline < 0 or newline + 1 == len(data):
             return b""
         data = data[newline + 1 :]
-    return data if data.endswith(b"\n") else data + file.readline()
+    return data if data.endswith(b"\n") else data + rest_of_line(file)
+
+
+def rest_of_line(file: IO[bytes]) -> bytes:
+    """Read to the end of the line.
+
+    Raises:
+        ConfigError: It is longer than `MAX_LINE_BYTES`.
+    """
+    rest = file.readline(MAX_LINE_BYTES + 1)
+    if len(rest) > MAX_LINE_BYTES:
+        raise ConfigError(
+            f"{getattr(file, 'name', 'file')}: line", rest[:40],
+            f"must be at most {MAX_LINE_BYTES // 2**20} MiB long",
+            breaks=f"none ends within that many bytes before byte {file.tell()}",
+        )  # fmt: skip
+    return rest
