@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heliostat import __version__, data_cli, model_cli
+from heliostat import __version__, model_cli
+from heliostat.data_cli import commands as data_commands
 from heliostat.errors import HeliostatError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ rollout_app = typer.Typer(
     help="Look at rollouts and end them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(rollout_app, name="rollout")
-data_cli.register(app)
+data_commands.register(app)
 model_cli.register(app)
 
 Assignments = Annotated[

@@ -24,6 +24,7 @@ NOT_IMPORTED = {
     "pandas": "Feast and MLflow exchange frames of it; bounded since Feast needs 2.x",
     "pyopenssl": "model-signing needs it to check certificates and does not bring it",
     "hypothesis": "for tests of properties",
+    "moto": "run as a process: an S3 server for tests",
     "mypy": "a tool",
     "ruff": "a tool",
     "pytest-timeout": "a plugin",

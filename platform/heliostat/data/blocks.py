@@ -182,7 +182,7 @@ def _check(raw: bytes, file: int, number: int, repeated: tuple[int, ...], work: 
         num_lines=chunk.num_lines,
         num_rows=chunk.num_rows,
         refused=tuple(
-            RefusedRow(line=line, kind=kind, reason=reason, raw=chunk.text(line))
+            RefusedRow(line=chunk.number(line), kind=kind, reason=reason, raw=chunk.text(line))
             for line, kind, reason in sorted(refused)
         ),
         staged=staged,

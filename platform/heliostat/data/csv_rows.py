@@ -29,11 +29,14 @@ class Chunk:
     malformed: tuple[Malformed, ...]
     num_rows: int
     """Lines that are not empty; an empty line holds no data and is no row."""
+    num_lines: int
+    """All lines, for numbering the next chunk."""
 
-    @property
-    def num_lines(self) -> int:
-        """All lines, for numbering the next chunk."""
-        return len(self.starts)
+    def number(self, line: int) -> int:
+        """Say on which line of the chunk a row begins: rows may span several."""
+        if self.num_lines == len(self.starts):
+            return line
+        return self.raw.count(b"\n", 0, int(self.starts[line]))
 
     def text(self, line: int) -> str:
         """Give the raw line; bytes that are no UTF-8 are shown as hexadecimal escapes."""
@@ -41,15 +44,40 @@ class Chunk:
         return raw.decode("utf-8", errors="backslashreplace")
 
 
-def parse(raw: bytes, header: Sequence[str], delimiter: str, missing: Sequence[str]) -> Chunk:
+def record_ends(data: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where records end if quoted fields may hold line ends: after an even number of quotes.
+
+    Args:
+        data: Bytes that begin with a record, shape (N,).
+
+    Returns:
+        Places of the line ends that end a record, ascending.
+    """
+    ends = np.flatnonzero(data == 0x0A)
+    quotes = np.flatnonzero(data == 0x22)
+    closed: NDArray[np.int64] = ends[np.searchsorted(quotes, ends) % 2 == 0]
+    return closed
+
+
+def parse(
+    raw: bytes,
+    header: Sequence[str],
+    delimiter: str,
+    missing: Sequence[str],
+    *,
+    multiline: bool = False,
+) -> Chunk:
     """Split whole lines into text fields; nothing is raised for bad lines.
 
     A line is malformed if its number of fields is not the header's, a quote is not closed
     or is followed by text, or it is not UTF-8.
     """
     data = np.frombuffer(raw, dtype=np.uint8)
-    ends = np.flatnonzero(data == 0x0A)
-    if len(raw) and raw[-1] != 0x0A:
+    lines = np.flatnonzero(data == 0x0A)
+    ends = record_ends(data) if multiline else lines
+    num_lines = len(lines) + (len(raw) > 0 and raw[-1] != 0x0A)
+    # With an unclosed quote, a line end at the very end ends nothing.
+    if len(raw) and (not len(ends) or ends[-1] != len(raw) - 1):
         ends = np.append(ends, len(raw))
     starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
     stripped = ends - ((data[np.maximum(ends - 1, 0)] == 0x0D) & (ends > starts))
@@ -82,6 +110,7 @@ def parse(raw: bytes, header: Sequence[str], delimiter: str, missing: Sequence[s
         rows=rows,
         malformed=tuple(malformed),
         num_rows=int(filled.sum()),
+        num_lines=int(num_lines),
     )
 
 

@@ -209,6 +209,8 @@ def _read_blocks(work: Work, *, progress: Progress | None) -> list[Block]:
     results = chunk_source.dataset(work.source, work.members).map_batches(
         partial(check_chunk, work=work), batch_size=1, batch_format="pyarrow"
     )
+    # Known only where each reader has one chunk: archives and queries say it when they end.
+    num_chunks = sum(len(work.source.readers(member)) for member in work.members)
     found = []
     rows = 0
     began = time.monotonic()
@@ -217,9 +219,23 @@ def _read_blocks(work: Work, *, progress: Progress | None) -> list[Block]:
             found.append(block)
             rows += block.num_rows
             if progress is not None:
-                rate = rows / max(time.monotonic() - began, 0.001)
-                progress(rows, None, f"rows, {rate:,.0f} rows/s")
+                elapsed_s = time.monotonic() - began
+                progress(rows, None, pace(rows, len(found), num_chunks, elapsed_s))
     return sorted(found, key=lambda block: block.place)
+
+
+def pace(rows: int, chunks: int, num_chunks: int, elapsed_s: float) -> str:
+    """Say how quick the reading is, and how long it will take where that can be told.
+
+    >>> pace(1_000_000, 5, 20, 2.0)
+    'rows, 500,000 rows/s, 6 s left'
+    >>> pace(1_000_000, 5, 1, 2.0)
+    'rows, 500,000 rows/s'
+    """
+    said = f"rows, {rows / max(elapsed_s, 0.001):,.0f} rows/s"
+    if chunks <= num_chunks and num_chunks > 1:
+        said += f", {elapsed_s * (num_chunks / chunks - 1):.0f} s left"
+    return said
 
 
 def _without_duplicates(blocks: list[Block], work: Work) -> list[Block]:

@@ -69,6 +69,9 @@ class Rows(Protocol):
     def num_lines(self) -> int:
         """All lines, for numbering the next chunk."""
 
+    def number(self, line: int) -> int:
+        """Where a row begins, counted in lines from the chunk's first."""
+
     def text(self, line: int) -> str:
         """Give the raw line for quarantine."""
 

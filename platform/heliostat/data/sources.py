@@ -5,21 +5,28 @@ from __future__ import annotations
 import csv
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from heliostat.config import require
-from heliostat.data.csv_rows import Chunk, parse
+from heliostat.data.csv_rows import Chunk, parse, record_ends
 from heliostat.data.rows import Member
 from heliostat.errors import ConfigError, nearest
+
+MAX_LINE_BYTES = 64 * 2**20
+"""A line that is longer is refused: memory holds whole lines, and so would the quarantine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CsvFiles:
     """CSV files with a header line each, plain or inside ``.zip`` archives.
 
-    Each physical line is one row: a quote that is not closed on its line breaks that row only.
+    Each physical line is one row: a quote that is not closed on its line breaks that row only,
+    and a file is read in parallel. With `multiline`, quoted fields may hold line ends.
     """
 
     paths: tuple[str, ...]
@@ -32,6 +39,10 @@ class CsvFiles:
 
     chunk_bytes: int = 4 * 2**20
     """How much text one task takes, in bytes."""
+
+    multiline: bool = False
+    """Whether quoted fields may hold line ends. Each file then has one reader, and a quote that is
+    not closed takes what follows, up to the next quote, into its row."""
 
     def __post_init__(self) -> None:
         require(bool(self.paths), "source.paths", self.paths, "must name at least one file")
@@ -54,7 +65,9 @@ class CsvFiles:
 
     def parse(self, raw: bytes, member: Member) -> Chunk:
         """Split whole lines into text fields."""
-        return parse(raw, member.header or (), self.delimiter, self.missing)
+        return parse(
+            raw, member.header or (), self.delimiter, self.missing, multiline=self.multiline
+        )
 
     def plan(self) -> list[Member]:
         """Look at every file's header; reads no rows.
@@ -66,12 +79,17 @@ class CsvFiles:
 
     def readers(self, member: Member) -> range:
         """First chunk of each reader: a plain file has one per chunk, an archive member one."""
-        if member.member is not None:
+        if member.member is not None or self.multiline:
             return range(1)
         return range(max(1, -(-(member.size_bytes - member.body_start) // self.chunk_bytes)))
 
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:
         """Yield a reader's chunks, each of whole lines, with their numbers in the file."""
+        if self.multiline:
+            with self._opened(member) as file:
+                file.read(member.body_start)
+                yield from _records(file, self.chunk_bytes)
+            return
         if member.member is None:
             with Path(member.path).open("rb") as file:
                 start = member.body_start + first * self.chunk_bytes
@@ -81,13 +99,22 @@ class CsvFiles:
             file.read(member.body_start)
             number = 0
             while chunk := file.read(self.chunk_bytes):
-                yield number, chunk if chunk.endswith(b"\n") else chunk + file.readline()
+                yield number, chunk if chunk.endswith(b"\n") else chunk + rest_of_line(file)
                 number += 1
 
     def read_chunk(self, member: Member, number: int) -> bytes:
         """Read one chunk again, the same bytes as before."""
         first = max(start for start in self.readers(member) if start <= number)
         return next(raw for found, raw in self.read_chunks(member, first) if found == number)
+
+    @contextmanager
+    def _opened(self, member: Member) -> Iterator[IO[bytes]]:
+        if member.member is None:
+            with Path(member.path).open("rb") as file:
+                yield file
+            return
+        with zipfile.ZipFile(member.path) as archive, archive.open(member.member) as unpacked:
+            yield unpacked
 
     def _members(self, path: str) -> list[Member]:
         try:
@@ -119,7 +146,7 @@ class CsvFiles:
             ) from error
 
     def _member(self, file: IO[bytes], path: str, member: str | None, size_bytes: int) -> Member:
-        line = file.readline()
+        line = file.readline(MAX_LINE_BYTES)
         label = path if member is None else f"{path}!{member}"
         try:
             text = line.decode("utf-8-sig").rstrip("\r\n")
@@ -156,6 +183,27 @@ def require_columns(member: Member, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in member.header if name not in wanted)
 
 
+def _records(file: IO[bytes], chunk_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield chunks of whole records; the last one may end without its quote closed."""
+    number = 0
+    rest = b""
+    while block := file.read(chunk_bytes):
+        rest += block
+        ends = record_ends(np.frombuffer(rest, dtype=np.uint8))
+        if len(ends):
+            cut = int(ends[-1]) + 1
+            yield number, rest[:cut]
+            number, rest = number + 1, rest[cut:]
+        elif len(rest) > MAX_LINE_BYTES:
+            raise ConfigError(
+                f"{getattr(file, 'name', 'file')}: record", rest[:40],
+                f"must be at most {MAX_LINE_BYTES // 2**20} MiB long",
+                breaks="a quote may not be closed",
+            )  # fmt: skip
+    if rest:
+        yield number, rest
+
+
 def lines_beginning_in(file: IO[bytes], start: int, end: int, after_header: bool) -> bytes:
     """Read the lines that begin in a range of bytes, the last one to its end.
 
@@ -176,4 +224,20 @@ def lines_beginning_in(file: IO[bytes], start: int, end: int, after_header: bool
         if newline < 0 or newline + 1 == len(data):
             return b""
         data = data[newline + 1 :]
-    return data if data.endswith(b"\n") else data + file.readline()
+    return data if data.endswith(b"\n") else data + rest_of_line(file)
+
+
+def rest_of_line(file: IO[bytes]) -> bytes:
+    """Read to the end of the line.
+
+    Raises:
+        ConfigError: It is longer than `MAX_LINE_BYTES`.
+    """
+    rest = file.readline(MAX_LINE_BYTES + 1)
+    if len(rest) > MAX_LINE_BYTES:
+        raise ConfigError(
+            f"{getattr(file, 'name', 'file')}: line", rest[:40],
+            f"must be at most {MAX_LINE_BYTES // 2**20} MiB long",
+            breaks=f"none ends within that many bytes before byte {file.tell()}",
+        )  # fmt: skip
+    return rest

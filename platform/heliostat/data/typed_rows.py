@@ -31,6 +31,10 @@ class TypedRows:
         """The same: a row is a line."""
         return self.rows.height
 
+    def number(self, line: int) -> int:
+        """The same: a row is a line."""
+        return line
+
     def text(self, line: int) -> str:
         """Give the row as JSON."""
         row = self.rows.drop(LINE).row(line, named=True)
@@ -50,6 +54,10 @@ class JsonRows:
     def num_lines(self) -> int:
         """All lines, empty ones too."""
         return len(self.lines)
+
+    def number(self, line: int) -> int:
+        """The same: a row is a line."""
+        return line
 
     def text(self, line: int) -> str:
         """Give the raw line; bytes that are no UTF-8 are shown as hexadecimal escapes."""

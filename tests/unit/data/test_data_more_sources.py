@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -133,11 +134,22 @@ def test_an_sqlite_query_is_read_in_chunks_with_mixed_types(tmp_path: Path) -> N
         SqliteQuery(path=str(path), query="SELECT * FROM u").plan()
 
 
-def test_a_table_goes_to_every_sink_and_comes_back(
+def test_a_table_goes_to_postgres_and_comes_back(
     tmp_path: Path, postgres: str, monkeypatch
 ) -> None:
-    """The same rows through files, SQLite, DuckDB and a real PostgreSQL; copied twice, once there."""
+    """By COPY into a real server and out by a server-side cursor; copied twice, once there."""
     monkeypatch.setenv("PGPASSWORD", "correct")
+    catalog = Catalog(tmp_path / "tables")
+    catalog.write("t", ROWS.head(2), run_id="a")
+    sink = PostgresSink(url=postgres, table="public.my t")
+
+    assert [copy(catalog, "t", sink) for _ in range(2)] == [2, 2]
+    source = PostgresQuery(url=postgres, query='SELECT * FROM public."my t"', chunk_rows=1)
+    assert taken(source) == (2, GOOD, [])
+
+
+def test_a_table_goes_to_every_embedded_sink_and_comes_back(tmp_path: Path) -> None:
+    """The same rows through files, SQLite and DuckDB; copied twice, once there."""
     pytest.importorskip("duckdb", reason="DuckDB is not installed: pip install duckdb")
     catalog = Catalog(tmp_path / "tables")
     catalog.write("t", ROWS.head(2), run_id="a")
@@ -152,8 +164,6 @@ def test_a_table_goes_to_every_sink_and_comes_back(
                    SqliteQuery(path=str(tmp_path / "t.sqlite"), query='SELECT * FROM "my t"')),
         "duckdb": (DuckDbSink(path=str(tmp_path / "t.duckdb"), table="my t"),
                    DuckDbQuery(path=str(tmp_path / "t.duckdb"), query='SELECT * FROM "my t"')),
-        "postgres": (PostgresSink(url=postgres, table="public.my t"),
-                     PostgresQuery(url=postgres, query='SELECT * FROM public."my t"')),
     }  # fmt: skip
 
     for name, (sink, source) in places.items():
@@ -207,3 +217,34 @@ def test_a_broker_that_is_gone_is_told(kafka: str) -> None:
     """Exit code 4 after the timeout, not a wait without end."""
     with pytest.raises(Unavailable, match=r"^kafka 127\.0\.0\.1:9: "):
         KafkaTopic(servers="127.0.0.1:9", topic="orders", timeout_s=0.5).plan()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 30, 10_000])
+@pytest.mark.parametrize("packed", [False, True])
+def test_quoted_line_ends_are_part_of_a_row_where_asked_for(
+    tmp_path: Path, chunk_bytes: int, packed: bool
+) -> None:
+    """However the file is cut; refused rows keep the number of their first physical line."""
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b'id,name,at\n1,"a\nb",\n\nx,"c\n\nd",\n2,plain,\n3,"open\n4,never,\n')
+    if packed:
+        with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+            archive.write(path, "rows.csv")
+        path = tmp_path / "rows.zip"
+    source = CsvFiles(paths=(str(path),), chunk_bytes=chunk_bytes, multiline=True)
+    (member,) = source.plan()
+
+    good, refused, before = [], [], 2
+    for _, raw in source.read_chunks(member, 0):
+        chunk = source.parse(raw, member)
+        found, broken = check(chunk.rows, CONTRACT, NOW)
+        good += found.drop(LINE).rows()
+        refused += [
+            (before + chunk.number(item.line), chunk.text(item.line))
+            for item in (*chunk.malformed, *broken)
+        ]
+        before += chunk.num_lines
+
+    assert good == [(1, "a\nb", None), (2, "plain", None)]
+    assert refused == [(5, 'x,"c\n\nd",'), (9, '3,"open\n4,never,\n')]
+    assert before == 11

@@ -1,0 +1,1 @@
+"""The commands about data: `heliostat table`, `heliostat contract` and `heliostat lineage`."""
