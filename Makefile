@@ -48,6 +48,7 @@ prove-demo: env ## Run the main job from no state and keep its figures in tests/
 
 prove-rollouts: env ## Count false alarms and detection times of rollout statistics at full size
 	@PYTHONPATH=platform:. $(PY) tests/bench/rollouts.py
+	@$(PY) -m pytest -m proof tests/unit/control
 
 test-unit: env ## Pass the fast rings only: repo and unit
 	@$(PY) -m pytest tests/repo tests/unit

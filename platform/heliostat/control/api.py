@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heliostat import telemetry
+from heliostat.access.keys import Keys, Role
 from heliostat.access.seal import Seal
 from heliostat.control import commands, view
 from heliostat.control.controller import LEASE_TTL_S, Controller
@@ -19,6 +20,7 @@ from heliostat.rollout.evidence import EvidenceReport
 from heliostat.serving import asgi
 from heliostat.serving.forward import is_sealed
 from heliostat.serving.refused import Refused
+from heliostat.store.events import Tampered
 from heliostat.store.leases import LeaseLost
 
 _MAX_BODY_BYTES = 32 << 20
@@ -70,17 +72,21 @@ class _Call:
 class ControlApp:
     """Answers ``/v1``; the controller works beside it in threads of its own."""
 
-    def __init__(self, controller: Controller, loop: Loop, seal: Seal) -> None:
+    def __init__(
+        self, controller: Controller, loop: Loop, seal: Seal, keys: Keys | None = None
+    ) -> None:
         """Hold the parts; the lifespan starts and stops the loop.
 
         Args:
             controller: Whom to ask.
             loop: What is woken by news.
             seal: Evidence is accepted only with it.
+            keys: Who may ask for what; None lets everyone who can reach it.
         """
         self._controller = controller
         self._loop = loop
         self._seal = seal
+        self._keys = keys
         # Deployments wait for up to a minute: they must not use up the event loop's few threads.
         self._threads = ThreadPoolExecutor(_MAX_CALLS, thread_name_prefix="control")
 
@@ -113,6 +119,7 @@ class ControlApp:
     async def _answer(self, scope: asgi.Scope, receive: asgi.Receive) -> tuple[int, Any]:
         fields = asgi.headers(scope)
         work = self._route(scope["method"], scope["path"])
+        self._admit(scope["method"], scope["path"], fields)
         body = await asgi.read_body(
             receive, fields, max_bytes=_MAX_BODY_BYTES, timeout_s=_BODY_TIMEOUT_S
         )
@@ -120,6 +127,22 @@ class ControlApp:
             await self._until_leading()
         call = _Call(body=body, fields=fields)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
+
+    def _admit(self, method: str, path: str, fields: dict[bytes, bytes]) -> None:
+        """Refuse who may not ask for this; evidence carries a seal instead of a key."""
+        parts = [part for part in path.split("/") if part and part != "v1"]
+        if self._keys is None or parts[:1] == ["evidence"]:
+            return
+        needed: Role = "operate"
+        if method == "GET" or parts[:1] == ["labels"]:
+            needed = "predict"
+        elif parts[:1] in (["deployments"], ["models"]):
+            needed = "admin"
+        holder = self._keys.holder(fields.get(b"authorization", b"").decode("latin-1"))
+        if holder is None:
+            raise Refused(401, "header authorization: must be a valid key, as in: Bearer KEY")
+        if not holder.may(needed):
+            raise Refused(403, f"{holder.name} has role {holder.role}: needs {needed}")
 
     async def _until_leading(self) -> None:
         """Wait out the lease of a controller that was killed, rather than refuse."""
@@ -145,6 +168,12 @@ class ControlApp:
                 routes = {"GET": lambda _: self._show(name)}
             case ["rollouts", name, "abort"]:
                 routes = {"POST": lambda call: self._abort(name, call)}
+            case ["rollouts", name, ("pause" | "resume" | "approve" | "promote") as what]:
+                routes = {"POST": lambda call: self._tell(name, what, call)}
+            case ["models", name, ("freeze" | "thaw") as what]:
+                routes = {"POST": lambda call: self._freeze(name, what == "freeze", call)}
+            case ["audit"]:
+                routes = {"GET": self._audit}
             case ["evidence"]:
                 routes = {"POST": self._evidence}
             case ["labels"]:
@@ -191,12 +220,29 @@ class ControlApp:
         self._loop.wake()
         return 201, view.summary(rollout)
 
+    def _tell(self, rollout_id: str, what: str, call: _Call) -> tuple[int, Any]:
+        rollout = commands.tell(self._controller, rollout_id, what, _reason(call), call.key)
+        self._loop.wake()
+        return 200, view.summary(rollout)
+
+    def _freeze(self, model: str, on: bool, call: _Call) -> tuple[int, Any]:
+        reason = _reason(call) if on else None
+        frozen = commands.freeze(self._controller, model, reason, call.key)
+        self._loop.wake()
+        return 200, {"model": model, "frozen": frozen}
+
+    def _audit(self, _call: _Call) -> tuple[int, Any]:
+        log = self._controller.log
+        told: dict[str, Any] = {"events": {}, "tampered": {}}
+        for stream in log.streams():
+            try:
+                told["events"][stream] = log.verify(stream)
+            except Tampered as problem:
+                told["tampered"][stream] = str(problem)
+        return 200, told
+
     def _abort(self, rollout_id: str, call: _Call) -> tuple[int, Any]:
-        because = "on request"
-        raw = call.json()
-        if isinstance(raw, dict) and isinstance(raw.get("because"), str):
-            because = raw["because"][:500]
-        rollout = commands.abort(self._controller, rollout_id, because, call.key)
+        rollout = commands.abort(self._controller, rollout_id, _reason(call), call.key)
         self._loop.wake()
         return 200, view.summary(rollout)
 
@@ -220,6 +266,14 @@ class ControlApp:
             rule = 'must be a list of {"request_id": text, "label": 0 or 1}'
             raise Refused(400, f"labels: {rule}; {error!r}") from error
         return 200, {"received": len(labels), "joined": self._controller.label(labels)}
+
+
+def _reason(call: _Call) -> str:
+    """The caller's reason, kept with the event."""
+    raw = call.json()
+    if isinstance(raw, dict) and isinstance(raw.get("because"), str):
+        return str(raw["because"][:500])
+    return "on request"
 
 
 def _refusal(error: Exception) -> Refused:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat import telemetry
+from heliostat.access import keys as access_keys
 from heliostat.access import seal as access_seal
 from heliostat.config import require
 from heliostat.control.api import ControlApp
@@ -35,6 +36,9 @@ class ControlSettings:
 
     tracking_uri: str = "http://127.0.0.1:5000"
     """MLflow's address."""
+
+    state_url: str = ""
+    """SQLAlchemy URL of the state database; empty takes the SQLite file of the state folder."""
 
     def __post_init__(self) -> None:
         require(Path(self.home).is_absolute(), "control.home", self.home, "must be absolute")
@@ -65,14 +69,16 @@ def make(settings: ControlSettings) -> ControlApp:
     telemetry.configure("control")
     home = Home(root=Path(settings.home))
     controller = Controller(
-        EventLog(home.state_db),
-        Leases(home.state_db),
+        EventLog(settings.state_url or home.state_db),
+        Leases(settings.state_url or home.state_db),
         ServePlane(home.root, settings.endpoint.rstrip("/")),
         RegistryVersions(settings.tracking_uri, home),
         holder=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
     seal = access_seal.load_or_create(home.keys / "gateway.key")
-    return ControlApp(controller, Loop(controller), seal)
+    return ControlApp(
+        controller, Loop(controller), seal, access_keys.load(home.keys / "control.json")
+    )
 
 
 def application(args: dict[str, Any]) -> Any:

@@ -53,6 +53,19 @@ class ControlClient:
         """Send all traffic back to the stable version."""
         return self._object("POST", f"/v1/rollouts/{rollout_id}/abort", {})
 
+    def tell(self, rollout_id: str, what: str, because: str) -> dict[str, Any]:
+        """Pause, resume, approve or promote a rollout; see `commands.tell`."""
+        return self._object("POST", f"/v1/rollouts/{rollout_id}/{what}", {"because": because})
+
+    def freeze(self, model: str, because: str | None) -> dict[str, Any]:
+        """Freeze a model's rollouts with a reason, or with None thaw them."""
+        path = f"/v1/models/{model}/{'thaw' if because is None else 'freeze'}"
+        return self._object("POST", path, {"because": because})
+
+    def audit(self) -> dict[str, Any]:
+        """Check every stream's hash chain: counts of events, and what was tampered with."""
+        return self._object("GET", "/v1/audit")
+
     def label(self, labels: Sequence[tuple[str, float]]) -> None:
         """Report labels by request id; those of unknown requests wait for their request."""
         rows = [{"request_id": request_id, "label": label} for request_id, label in labels]

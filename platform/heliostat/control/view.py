@@ -34,6 +34,7 @@ def summary(rollout: RolloutState) -> dict[str, Any]:
         "state": rollout.outcome if rollout.ended_at is not None else rollout.phase,
         "outcome": rollout.outcome,
         "because": rollout.because or None,
+        "paused": rollout.paused,
         "step": None if step is None else step + 1,
         "steps_percent": list(rollout.plan.steps_percent),
         "share_percent": rollout.percent,

@@ -162,9 +162,8 @@ class Gathering:
                 before[0] + units[0],
                 before[1] + units[1],
             )
-        if sum(requests) and max(units) > 0 or self._units:
-            self._units += sum(units)
-            self._counted += sum(requests)
+        self._units += sum(units)
+        self._counted += sum(requests)
         if sum(requests):
             errors = [0 if item is None else item.errors for item in (stable, candidate)]
             self._harm = self._harm.add(

@@ -35,7 +35,7 @@ class FilePlane(FakePlane):
         super().__init__()
         self._path = path
         if path.exists():
-            self.running, self.policy, self.calls = pickle.loads(path.read_bytes())  # noqa: S301
+            self.running, self.policy, self.calls = pickle.loads(path.read_bytes())
 
     def _save(self) -> None:
         draft = self._path.with_suffix(".draft")
@@ -110,7 +110,7 @@ def lives(folder: Path, candidate: Behaviour, kill_at: int | None) -> tuple[Any,
             try:
                 live(folder, candidate, kill_at if number == 0 else None)
                 code = 0
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - told by the parent
                 traceback.print_exc()
             finally:
                 os._exit(code)
