@@ -145,16 +145,13 @@ def _errors(gate: ErrorsGate, evidence: Evidence) -> GateVerdict:
     # Errors that have one cause count once, in the fails; passes get no help from bursts.
     events, stable_events = float(evidence.harm.events), float(evidence.harm.stable_events)
     shrink = max(1.0, candidate.errors / max(1.0, events), 2 * per_unit - 1)
-    part = (1 - HARM_PART) * gate.alpha
-    low, high = proportions.bounds(
-        [[candidate.errors / shrink], [stable.errors]],
-        [[candidate.requests / shrink], [stable.requests]],
-        [part / 2, gate.alpha / 2],
-    )
-    low_raw, high_raw = proportions.bounds(
-        [candidate.errors, stable.errors], [candidate.requests, stable.requests], gate.alpha / 2
-    )
-    least, most = float(low[0, 0] - high[1, 0]), float(high_raw[0] - low_raw[1])
+    part = (1 - HARM_PART) * gate.alpha / 2
+    seen, stable_seen = float(candidate.requests), float(stable.requests)
+    low, _ = proportions.bounds(candidate.errors / shrink, seen / shrink, part)
+    _, stable_high = proportions.bounds(stable.errors, stable_seen, part)
+    _, high = proportions.bounds(candidate.errors, seen, gate.alpha / 2)
+    stable_low, _ = proportions.bounds(stable.errors, stable_seen, gate.alpha / 2)
+    least, most = float(low - stable_high), float(high - stable_low)
     numbers = {
         "stable_errors": stable.errors,
         "stable_requests": stable.requests,

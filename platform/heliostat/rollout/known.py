@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from heliostat.rollout.evidence import LATENCY_EDGES_MS, VariantCounts
@@ -112,11 +112,11 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives equal evidence back."""
-        plain = {item.name: getattr(self, item.name) for item in fields(self)}
-        plain = {
-            key: asdict(value) if is_dataclass(value) and key != "harm" else value
-            for key, value in plain.items()
-        }
+        plain: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in (
+            "stable", "candidate", "stable_loss", "candidate_loss", "loss_difference", "dropped"
+        ):  # fmt: skip
+            plain[name] = asdict(plain[name])
         plain["harm"] = self.harm.to_dict()
         plain["splits"] = [asdict(item) for item in self.splits]
         # JSON has only text as keys.
