@@ -15,7 +15,7 @@ from heliostat.stats import quantiles
 from heliostat.stats.means import Moments
 
 _NOT_SHOWN = frozenset(
-    {"rollout_id", "because", "error", "evidence", "verdicts", "plan", "variant"}
+    {"rollout_id", "because", "error", "evidence", "verdicts", "plan", "variant", "decided_at"}
 )
 
 

@@ -68,6 +68,9 @@ class Decision:
     """At most one; empty means hold. Carrying one out twice is harmless."""
 
     because: str
+    at: float | None = None
+    """When it was decided, by the clock of the events."""
+
     verdicts: tuple[GateVerdict, ...] = ()
     """What each gate said; empty while the candidate has no traffic."""
 
@@ -85,6 +88,10 @@ def decide(state: RolloutState, evidence: Evidence, now: float) -> Decision:
         evidence: Gathered since the rollout began.
         now: Seconds since 1970, by the clock of the events and the evidence.
     """
+    return replace(_decide(state, evidence, now), at=now)
+
+
+def _decide(state: RolloutState, evidence: Evidence, now: float) -> Decision:
     if state.ended_at is not None:
         return Decision(actions=(), because=f"has ended: {state.outcome}")
     if state.outcome is not None:
