@@ -23,7 +23,11 @@ import numpy as np
 from scipy import stats as scipy_stats
 from scipy.special import logsumexp
 
+from heliostat.rollout import gates
+from heliostat.rollout.evidence import LATENCY_EDGES_MS
 from heliostat.rollout.gates import HARM_PART
+from heliostat.rollout.known import Evidence, Tally
+from heliostat.rollout.plan import LatencyGate
 from heliostat.stats import harm, srm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,6 +218,42 @@ def detection(rollouts: int) -> dict[str, Any]:
     return told
 
 
+def latency(rollouts: int) -> dict[str, Any]:
+    """Median seconds until the shipped latency gate fails; lognormal times, 10 % weight."""
+    told = {}
+    size = len(LATENCY_EDGES_MS) + 1
+    for number, (name, factor, tail) in enumerate(
+        [("equal", 1.0, 1.0), ("all doubled", 2.0, 1.0), ("slowest 1% doubled", 1.0, 2.0)]
+    ):
+        found = []
+        for seed in range(rollouts):
+            random = np.random.default_rng([21, number, seed])
+            counts = [np.zeros(size, int), np.zeros(size, int)]
+            at = math.inf
+            for second in range(1, 121):
+                for side, share in ((0, 0.9), (1, 0.1)):
+                    times = 100 * np.exp(0.5 * random.standard_normal(random.poisson(RATE * share)))
+                    if side:
+                        slow = times > 100 * math.exp(0.5 * scipy_stats.norm.isf(0.01))
+                        times = times * factor * np.where(slow, tail, 1.0)
+                    buckets = np.searchsorted(LATENCY_EDGES_MS, times)
+                    counts[side] += np.bincount(buckets, minlength=size)
+                sides = [Tally(requests=int(c.sum()), latency=tuple(c.tolist())) for c in counts]
+                known = Evidence(stable=sides[0], candidate=sides[1])
+                if gates._latency(LatencyGate(), known).verdict == "fail":
+                    at = float(second)
+                    break
+            found.append(at)
+        # JSON has no infinity: None is "not within two minutes".
+        middle = float(np.median(found))
+        told[name] = {
+            "median_s": middle if math.isfinite(middle) else None,
+            "found": sum(math.isfinite(at) for at in found),
+            "rollouts": rollouts,
+        }
+    return told
+
+
 def median_s(found: Any) -> float:
     """Median time of the first True of each row; infinity where there is none."""
     return float(np.median(np.where(found.any(axis=1), found.argmax(axis=1) + 1.0, math.inf)))
@@ -259,6 +299,7 @@ def measure(*, small: bool) -> dict[str, Any]:
     rollouts = 400 if small else 20_000
     return {
         "detection": detection(100 if small else 1_000),
+        "latency": latency(2 if small else 100),
         "false_alarms": false_alarms(rollouts, 200 if small else 300),
         "sparse": sparse(rollouts),
         "split": splits(2_000 if small else 20_000),
@@ -277,6 +318,9 @@ def failures(told: dict[str, Any]) -> list[str]:
         for name, item in told["detection"].items()
         if item["median_s"] > item["limit_s"] or item["ratio"] > 1.5
     ]
+    slow = told["latency"]["all doubled"]["median_s"]
+    if slow is None or slow > 60:
+        late.append("all doubled")
     return [name for name, item in levels.items() if not item["holds"]] + late
 
 
