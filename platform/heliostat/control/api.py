@@ -12,7 +12,7 @@ from typing import Any
 from heliostat import telemetry
 from heliostat.access.keys import Keys, Role
 from heliostat.access.seal import Seal
-from heliostat.control import commands, view
+from heliostat.control import commands, page, view
 from heliostat.control.controller import LEASE_TTL_S, Controller
 from heliostat.control.loop import Loop
 from heliostat.errors import ConfigError, Unavailable, nearest
@@ -26,6 +26,9 @@ from heliostat.store.leases import LeaseLost
 _MAX_BODY_BYTES = 32 << 20
 _BODY_TIMEOUT_S = 10.0
 _MAX_CALLS = 32
+_PAGE_ROLLOUTS = 5
+"""The page shows so many rollouts of each model, the newest ones."""
+
 _LEAD_WAIT_S = 2 * LEASE_TTL_S
 DEPLOYMENT_WAIT_S = 55.0
 """Longest time a deployment's caller waits; below the usual 60 s of clients."""
@@ -105,7 +108,10 @@ class ControlApp:
                     telemetry.event("control.failed", problem=repr(error)[:500])
                 await asgi.send_refusal(send, refused)
             else:
-                await asgi.send_json(send, status, json.dumps(answer).encode())
+                if isinstance(answer, page.Page):
+                    await asgi.answer(send, status, answer.html.encode(), page.HEADERS)
+                else:
+                    await asgi.send_json(send, status, json.dumps(answer).encode())
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
 
@@ -172,6 +178,8 @@ class ControlApp:
                 routes = {"POST": lambda call: self._tell(name, what, call)}
             case ["models", name, ("freeze" | "thaw") as what]:
                 routes = {"POST": lambda call: self._freeze(name, what == "freeze", call)}
+            case ["page"]:
+                routes = {"GET": self._page}
             case ["audit"]:
                 routes = {"GET": self._audit}
             case ["evidence"]:
@@ -230,6 +238,15 @@ class ControlApp:
         frozen = commands.freeze(self._controller, model, reason, call.key)
         self._loop.wake()
         return 200, {"model": model, "frozen": frozen}
+
+    def _page(self, _call: _Call) -> tuple[int, Any]:
+        found = [
+            view.details(self._controller, rollout)
+            for model in self._controller.models()
+            for rollout in list(self._controller.state(model).rollouts.values())[-_PAGE_ROLLOUTS:]
+        ]
+        found.sort(key=lambda rollout: str(rollout["started_at"]), reverse=True)
+        return 200, page.render(view.status(self._controller), found)
 
     def _audit(self, _call: _Call) -> tuple[int, Any]:
         log = self._controller.log

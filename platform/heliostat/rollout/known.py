@@ -130,9 +130,10 @@ class Evidence:
             stable=_tally(raw["stable"]),
             candidate=_tally(raw["candidate"]),
             candidate_requests=dict(raw["candidate_requests"]),
-            harm=harm.Thinned.from_dict(raw["harm"]),
-            units=raw["units"],
-            counted_requests=raw["counted_requests"],
+            # Logs written before errors were thinned have none of these.
+            harm=harm.Thinned.from_dict(raw["harm"]) if "harm" in raw else NO_HARM,
+            units=raw.get("units", 0),
+            counted_requests=raw.get("counted_requests", 0),
             splits=tuple(SplitCount(**item) for item in raw["splits"]),
             stable_loss=Moments(**raw["stable_loss"]),
             candidate_loss=Moments(**raw["candidate_loss"]),

@@ -30,7 +30,9 @@ def check(model: str, events: Iterable[Recorded]) -> tuple[int, list[Difference]
     """
     state, count, differences = ModelState(model=model), 0, []
     for event in events:
-        if event.kind in ("rollout.step_decided", "rollout.outcome_decided"):
+        decided = event.kind in ("rollout.step_decided", "rollout.outcome_decided")
+        # Logs of earlier versions do not say when a decision was made; those are left out.
+        if decided and "decided_at" in event.payload:
             count += 1
             payload = event.payload
             rollout = state.rollouts[payload["rollout_id"]]
@@ -44,10 +46,10 @@ def check(model: str, events: Iterable[Recorded]) -> tuple[int, list[Difference]
                 else DecideOutcome(outcome=payload["outcome"])
             )
             recorded = f"{action}, {payload['because']}"
-            decided = f"{', '.join(map(str, decision.actions))}, {decision.because}"
-            if recorded != decided:
+            again = f"{', '.join(map(str, decision.actions))}, {decision.because}"
+            if recorded != again:
                 differences.append(
-                    Difference(version=event.version, recorded=recorded, decided=decided)
+                    Difference(version=event.version, recorded=recorded, decided=again)
                 )
         state = fold(state, [event])
     return count, differences
