@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions bench-batch bench-data prove-data test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts bench-batch bench-data prove-data test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,10 @@ bench-data: env ## Measure ingest beside a Polars script, and upkeep, in one tab
 
 prove-data: env ## Ingest 1, 10 and 20 M rows, kill writers 20 times each; keep the figures
 	@$(PY) tests/bench/data.py --rows 1000000 10000000 20000000 --versions 2000 --kills 20 --keep
+
+prove-rollouts: env ## Count false alarms and detection times of rollout statistics at full size
+	@PYTHONPATH=platform:. $(PY) tests/bench/rollouts.py
+	@$(PY) -m pytest -m proof tests/unit/control
 
 test-unit: env ## Pass the fast rings only: repo and unit
 	@$(PY) -m pytest tests/repo tests/unit

@@ -201,7 +201,9 @@ def model_promote(model: Model, version: Version) -> None:
     home, registry = _registry()
     found = registry.get(model, _number(registry, model, version))
     endpoint = local.client_variables(home.root)["HELIOSTAT_ENDPOINT"]
-    ControlClient(endpoint=endpoint).deploy(model, found.version)
+    ControlClient(endpoint=endpoint, api_key=os.environ.get("HELIOSTAT_API_KEY")).deploy(
+        model, found.version
+    )
     typer.echo(f"{model} version {found.version} answers everything")
 
 

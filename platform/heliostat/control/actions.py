@@ -146,6 +146,7 @@ class Actions:
         plan = rollout.plan
         told = {
             "because": decision.because,
+            "decided_at": decision.at,
             "verdicts": [verdict.to_dict() for verdict in decision.verdicts],
             "evidence": evidence.to_dict(),
         }

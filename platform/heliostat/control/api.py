@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from heliostat import telemetry
+from heliostat.access.keys import KeyFile, KeyRing
+from heliostat.access.roles import Role
 from heliostat.access.seal import Seal
-from heliostat.control import commands, view
+from heliostat.control import commands, page, view
 from heliostat.control.controller import LEASE_TTL_S, Controller
 from heliostat.control.loop import Loop
 from heliostat.errors import ConfigError, Unavailable, nearest
@@ -19,11 +22,15 @@ from heliostat.rollout.evidence import EvidenceReport
 from heliostat.serving import asgi
 from heliostat.serving.forward import is_sealed
 from heliostat.serving.refused import Refused
+from heliostat.store.events import Tampered
 from heliostat.store.leases import LeaseLost
 
 _MAX_BODY_BYTES = 32 << 20
 _BODY_TIMEOUT_S = 10.0
 _MAX_CALLS = 32
+_PAGE_ROLLOUTS = 5
+"""The page shows so many rollouts of each model, the newest ones."""
+
 _LEAD_WAIT_S = 2 * LEASE_TTL_S
 DEPLOYMENT_WAIT_S = 55.0
 """Longest time a deployment's caller waits; below the usual 60 s of clients."""
@@ -70,17 +77,23 @@ class _Call:
 class ControlApp:
     """Answers ``/v1``; the controller works beside it in threads of its own."""
 
-    def __init__(self, controller: Controller, loop: Loop, seal: Seal) -> None:
+    def __init__(
+        self, controller: Controller, loop: Loop, seal: Seal, keys: KeyFile | None = None
+    ) -> None:
         """Hold the parts; the lifespan starts and stops the loop.
 
         Args:
             controller: Whom to ask.
             loop: What is woken by news.
             seal: Evidence is accepted only with it.
+            keys: Who may ask for what, from the moment that its file is there; None lets
+                everyone who can reach it.
         """
         self._controller = controller
         self._loop = loop
         self._seal = seal
+        self._keys = keys
+        self._ring: tuple[tuple[int, int], KeyRing] | None = None
         # Deployments wait for up to a minute: they must not use up the event loop's few threads.
         self._threads = ThreadPoolExecutor(_MAX_CALLS, thread_name_prefix="control")
 
@@ -99,7 +112,10 @@ class ControlApp:
                     telemetry.event("control.failed", problem=repr(error)[:500])
                 await asgi.send_refusal(send, refused)
             else:
-                await asgi.send_json(send, status, json.dumps(answer).encode())
+                if isinstance(answer, page.Page):
+                    await asgi.answer(send, status, answer.html.encode(), page.HEADERS)
+                else:
+                    await asgi.send_json(send, status, json.dumps(answer).encode())
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
 
@@ -113,6 +129,7 @@ class ControlApp:
     async def _answer(self, scope: asgi.Scope, receive: asgi.Receive) -> tuple[int, Any]:
         fields = asgi.headers(scope)
         work = self._route(scope["method"], scope["path"])
+        self._admit(scope["method"], scope["path"], fields)
         body = await asgi.read_body(
             receive, fields, max_bytes=_MAX_BODY_BYTES, timeout_s=_BODY_TIMEOUT_S
         )
@@ -120,6 +137,33 @@ class ControlApp:
             await self._until_leading()
         call = _Call(body=body, fields=fields)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
+
+    def _admit(self, method: str, path: str, fields: dict[bytes, bytes]) -> None:
+        """Refuse who may not ask for this; evidence carries a seal instead of a key."""
+        parts = [part for part in path.split("/") if part and part != "v1"]
+        ring = self._read_keys()
+        if ring is None or parts[:1] == ["evidence"]:
+            return
+        needed: Role = "operate"
+        if method == "GET" or parts[:1] == ["labels"]:
+            needed = "predict"
+        elif parts[:1] in (["deployments"], ["models"]):
+            needed = "admin"
+        scheme, _, key = fields.get(b"authorization", b"").decode("latin-1").partition(" ")
+        caller = ring.find(key, time.time()) if scheme.lower() == "bearer" else None
+        if caller is None:
+            raise Refused(401, "header authorization: must be a valid key, as in: Bearer KEY")
+        if not caller.may(needed, None):
+            raise Refused(403, f"{caller.name} has role {caller.role}: needs {needed}")
+
+    def _read_keys(self) -> KeyRing | None:
+        """Read the keys again after every change; None while there is no file of them."""
+        stamp = None if self._keys is None else self._keys.stamp()
+        if self._keys is None or stamp is None:
+            return None
+        if self._ring is None or self._ring[0] != stamp:
+            self._ring = (stamp, self._keys.ring())
+        return self._ring[1]
 
     async def _until_leading(self) -> None:
         """Wait out the lease of a controller that was killed, rather than refuse."""
@@ -145,6 +189,14 @@ class ControlApp:
                 routes = {"GET": lambda _: self._show(name)}
             case ["rollouts", name, "abort"]:
                 routes = {"POST": lambda call: self._abort(name, call)}
+            case ["rollouts", name, ("pause" | "resume" | "approve" | "promote") as what]:
+                routes = {"POST": lambda call: self._tell(name, what, call)}
+            case ["models", name, ("freeze" | "thaw") as what]:
+                routes = {"POST": lambda call: self._freeze(name, what == "freeze", call)}
+            case ["page"]:
+                routes = {"GET": self._page}
+            case ["audit"]:
+                routes = {"GET": self._audit}
             case ["evidence"]:
                 routes = {"POST": self._evidence}
             case ["labels"]:
@@ -191,12 +243,38 @@ class ControlApp:
         self._loop.wake()
         return 201, view.summary(rollout)
 
+    def _tell(self, rollout_id: str, what: str, call: _Call) -> tuple[int, Any]:
+        rollout = commands.tell(self._controller, rollout_id, what, _reason(call), call.key)
+        self._loop.wake()
+        return 200, view.summary(rollout)
+
+    def _freeze(self, model: str, on: bool, call: _Call) -> tuple[int, Any]:
+        reason = _reason(call) if on else None
+        frozen = commands.freeze(self._controller, model, reason, call.key)
+        self._loop.wake()
+        return 200, {"model": model, "frozen": frozen}
+
+    def _page(self, _call: _Call) -> tuple[int, Any]:
+        found = [
+            view.details(self._controller, rollout)
+            for model in self._controller.models()
+            for rollout in list(self._controller.state(model).rollouts.values())[-_PAGE_ROLLOUTS:]
+        ]
+        found.sort(key=lambda rollout: str(rollout["started_at"]), reverse=True)
+        return 200, page.render(view.status(self._controller), found)
+
+    def _audit(self, _call: _Call) -> tuple[int, Any]:
+        log = self._controller.log
+        told: dict[str, Any] = {"events": {}, "tampered": {}}
+        for stream in log.streams():
+            try:
+                told["events"][stream] = log.verify(stream)
+            except Tampered as problem:
+                told["tampered"][stream] = str(problem)
+        return 200, told
+
     def _abort(self, rollout_id: str, call: _Call) -> tuple[int, Any]:
-        because = "on request"
-        raw = call.json()
-        if isinstance(raw, dict) and isinstance(raw.get("because"), str):
-            because = raw["because"][:500]
-        rollout = commands.abort(self._controller, rollout_id, because, call.key)
+        rollout = commands.abort(self._controller, rollout_id, _reason(call), call.key)
         self._loop.wake()
         return 200, view.summary(rollout)
 
@@ -220,6 +298,14 @@ class ControlApp:
             rule = 'must be a list of {"request_id": text, "label": 0 or 1}'
             raise Refused(400, f"labels: {rule}; {error!r}") from error
         return 200, {"received": len(labels), "joined": self._controller.label(labels)}
+
+
+def _reason(call: _Call) -> str:
+    """The caller's reason, kept with the event."""
+    raw = call.json()
+    if isinstance(raw, dict) and isinstance(raw.get("because"), str):
+        return str(raw["because"][:500])
+    return "on request"
 
 
 def _refusal(error: Exception) -> Refused:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from heliostat import telemetry
 from heliostat.access import seal as access_seal
+from heliostat.access.keys import KeyFile
 from heliostat.config import require
 from heliostat.control.api import ControlApp
 from heliostat.control.controller import Controller
@@ -35,6 +37,9 @@ class ControlSettings:
 
     tracking_uri: str = "http://127.0.0.1:5000"
     """MLflow's address."""
+
+    state_url: str = ""
+    """SQLAlchemy URL of the state database; empty takes the SQLite file of the state folder."""
 
     def __post_init__(self) -> None:
         require(Path(self.home).is_absolute(), "control.home", self.home, "must be absolute")
@@ -65,14 +70,14 @@ def make(settings: ControlSettings) -> ControlApp:
     telemetry.configure("control")
     home = Home(root=Path(settings.home))
     controller = Controller(
-        EventLog(home.state_db),
-        Leases(home.state_db),
+        EventLog(settings.state_url or home.state_db),
+        Leases(settings.state_url or home.state_db),
         ServePlane(home.root, settings.endpoint.rstrip("/")),
         RegistryVersions(settings.tracking_uri, home),
         holder=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
     seal = access_seal.load_or_create(home.keys / "gateway.key")
-    return ControlApp(controller, Loop(controller), seal)
+    return ControlApp(controller, Loop(controller), seal, KeyFile(home.keys / "control", time.time))
 
 
 def application(args: dict[str, Any]) -> Any:

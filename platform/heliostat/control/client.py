@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from heliostat.errors import ConfigError, HeliostatError, Unavailable
@@ -23,6 +23,9 @@ class ControlClient:
     """Base URL of the gateway's ingress, such as ``http://127.0.0.1:8000``."""
 
     timeout_s: float = 60.0
+
+    api_key: str | None = field(default=None, repr=False)
+    """Sent with every call; needed once the controller has keys."""
 
     def deploy(self, model: str, version: str) -> dict[str, Any]:
         """Make the version stable at once; a running rollout of the model ends first.
@@ -53,6 +56,19 @@ class ControlClient:
         """Send all traffic back to the stable version."""
         return self._object("POST", f"/v1/rollouts/{rollout_id}/abort", {})
 
+    def tell(self, rollout_id: str, what: str, because: str) -> dict[str, Any]:
+        """Pause, resume, approve or promote a rollout; see `commands.tell`."""
+        return self._object("POST", f"/v1/rollouts/{rollout_id}/{what}", {"because": because})
+
+    def freeze(self, model: str, because: str | None) -> dict[str, Any]:
+        """Freeze a model's rollouts with a reason, or with None thaw them."""
+        path = f"/v1/models/{model}/{'thaw' if because is None else 'freeze'}"
+        return self._object("POST", path, {"because": because})
+
+    def audit(self) -> dict[str, Any]:
+        """Check every stream's hash chain: counts of events, and what was tampered with."""
+        return self._object("GET", "/v1/audit")
+
     def label(self, labels: Sequence[tuple[str, float]]) -> None:
         """Report labels by request id; those of unknown requests wait for their request."""
         rows = [{"request_id": request_id, "label": label} for request_id, label in labels]
@@ -69,11 +85,14 @@ class ControlClient:
         return raw
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
+        headers = {"content-type": "application/json", "idempotency-key": uuid.uuid4().hex}
+        if self.api_key:
+            headers["authorization"] = f"Bearer {self.api_key}"
         request = urllib.request.Request(  # noqa: S310 - the endpoint is the platform's own
             self.endpoint.rstrip("/") + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json", "idempotency-key": uuid.uuid4().hex},
+            headers=headers,
         )
         try:
             with _NO_PROXY.open(request, timeout=self.timeout_s) as response:

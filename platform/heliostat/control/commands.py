@@ -91,6 +91,8 @@ def start(controller: Controller, raw_plan: object, key: str | None) -> RolloutS
         raise Busy("plan.model", model, f"must have no other rollout; {state.current} is running")
     if state.deployment is not None:
         raise Busy("plan.model", model, "must have no deployment under way")
+    if state.frozen is not None:
+        raise Busy("plan.model", model, f"must not be frozen; {state.frozen}")
     if state.stable is None:
         raise ConfigError(
             "plan.model", model, "must have a stable version",
@@ -137,6 +139,63 @@ def abort(controller: Controller, rollout_id: str, because: str, key: str | None
             idempotency_key=key,
         )
     return find(controller, rollout_id)
+
+
+def tell(
+    controller: Controller, rollout_id: str, what: str, because: str, key: str | None
+) -> RolloutState:
+    """Pause, resume, approve or hurry a rollout; what is so already is left as it is.
+
+    Args:
+        what: ``pause`` and ``resume`` stop and allow steps; ``approve`` allows to leave the
+            present step; ``promote`` waives hold times and approvals, never a gate.
+        because: The reason, for people.
+
+    Raises:
+        NotFound: There is no such rollout.
+        Busy: It has ended, or has no step yet that could be approved.
+    """
+    rollout = find(controller, rollout_id)
+    if rollout.outcome is not None:
+        raise Busy("rollout", rollout_id, f"must not have ended; it was {rollout.outcome}")
+    more: dict[str, object] = {}
+    if what == "approve":
+        if rollout.reached_step is None:
+            raise Busy("rollout", rollout_id, "must have reached a step")
+        more["step"] = rollout.reached_step
+        done = rollout.reached_step in rollout.approved
+    else:
+        done = {
+            "pause": rollout.paused is not None,
+            "resume": rollout.paused is None,
+            "promote": rollout.hurried,
+        }[what]
+    kinds = {
+        "pause": "paused", "resume": "resumed", "approve": "approved",
+        "promote": "promote_requested",
+    }  # fmt: skip
+    if not done:
+        controller.record(
+            rollout.plan.model,
+            f"rollout.{kinds[what]}",
+            {"rollout_id": rollout_id, "because": because, **more},
+            idempotency_key=key,
+        )
+    return find(controller, rollout_id)
+
+
+def freeze(controller: Controller, model: str, because: str | None, key: str | None) -> str | None:
+    """Freeze a model with a reason, or with None thaw it; harm is still taken back meanwhile.
+
+    Raises:
+        NotFound: The model was never deployed.
+    """
+    if model not in controller.models():
+        raise NotFound("model", model, "must have been deployed")
+    if controller.state(model).frozen != because:
+        kind = "model.thawed" if because is None else "model.frozen"
+        controller.record(model, kind, {"because": because}, idempotency_key=key)
+    return controller.state(model).frozen
 
 
 def find(controller: Controller, rollout_id: str) -> RolloutState:

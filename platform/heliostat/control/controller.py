@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from heliostat import telemetry
@@ -197,6 +198,8 @@ class Controller:
             self.republish()
         with self._lock:
             evidence = self._gathering(rollout).evidence()
+        if state.frozen is not None and rollout.paused is None:
+            rollout = replace(rollout, paused=f"model frozen, {state.frozen}")
         decision = rules.decide(rollout, evidence, self.clock())
         self._decisions[rollout.rollout_id] = decision
         return any(

@@ -15,7 +15,7 @@ from heliostat.stats import quantiles
 from heliostat.stats.means import Moments
 
 _NOT_SHOWN = frozenset(
-    {"rollout_id", "because", "error", "evidence", "verdicts", "plan", "variant"}
+    {"rollout_id", "because", "error", "evidence", "verdicts", "plan", "variant", "decided_at"}
 )
 
 
@@ -34,6 +34,7 @@ def summary(rollout: RolloutState) -> dict[str, Any]:
         "state": rollout.outcome if rollout.ended_at is not None else rollout.phase,
         "outcome": rollout.outcome,
         "because": rollout.because or None,
+        "paused": rollout.paused,
         "step": None if step is None else step + 1,
         "steps_percent": list(rollout.plan.steps_percent),
         "share_percent": rollout.percent,

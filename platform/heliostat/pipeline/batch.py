@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from heliostat.control.client import ControlClient
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
 from heliostat.inference.batch import BatchModel, predict
@@ -81,7 +80,7 @@ def main() -> None:
 
 def _stable(connection: Connection, model: str) -> str:
     """Ask the gateway which version is stable."""
-    models = ControlClient(endpoint=connection.endpoint).status()["models"]
+    models = connection.control().status()["models"]
     stable = models.get(model, {}).get("stable")
     if stable is None:
         raise ConfigError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from heliostat.control.client import ControlClient
 from heliostat.errors import ConfigError
 from heliostat.store.home import Home
 
@@ -21,6 +22,13 @@ class Connection:
 
     revision: str
     """Revision of the code that runs, recorded with everything it makes."""
+
+    api_key: str | None = field(default=None, repr=False)
+    """Sent to the controller; needed once it has keys."""
+
+    def control(self) -> ControlClient:
+        """Talk to the rollout controller."""
+        return ControlClient(endpoint=self.endpoint, api_key=self.api_key)
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Connection:
@@ -45,4 +53,5 @@ class Connection:
             tracking_uri=need("MLFLOW_TRACKING_URI"),
             dashboard_url=need("HELIOSTAT_DASHBOARD"),
             revision=environment.get("HELIOSTAT_REVISION", "unknown"),
+            api_key=environment.get("HELIOSTAT_API_KEY"),
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from heliostat.control.client import ControlClient
 from heliostat.data.tables import Catalog
 from heliostat.errors import HeliostatError
 from heliostat.features import offline
@@ -77,7 +76,7 @@ def deploy(
     recipe: PipelineRecipe, connection: Connection, version: str, reporter: Reporter
 ) -> None:
     """Make a version stable, and wait until the gateways answer with it."""
-    control = ControlClient(endpoint=connection.endpoint)
+    control = connection.control()
     reporter.line("deploy", "started")
     began = time.monotonic()
     control.deploy(recipe.model, version)
@@ -129,7 +128,7 @@ def run_canary(
         publish=lambda moment: sum(timeline.advance(writer, moment).values()),
         labels=_late_labels(recipe, given_rows, labels, prefix),
         request_prefix=prefix,
-        control=ControlClient(endpoint=connection.endpoint),
+        control=connection.control(),
         endpoint=connection.endpoint,
         reporter=reporter,
     )

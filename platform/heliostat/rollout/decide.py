@@ -68,6 +68,9 @@ class Decision:
     """At most one; empty means hold. Carrying one out twice is harmless."""
 
     because: str
+    at: float | None = None
+    """When it was decided, by the clock of the events."""
+
     verdicts: tuple[GateVerdict, ...] = ()
     """What each gate said; empty while the candidate has no traffic."""
 
@@ -85,6 +88,10 @@ def decide(state: RolloutState, evidence: Evidence, now: float) -> Decision:
         evidence: Gathered since the rollout began.
         now: Seconds since 1970, by the clock of the events and the evidence.
     """
+    return replace(_decide(state, evidence, now), at=now)
+
+
+def _decide(state: RolloutState, evidence: Evidence, now: float) -> Decision:
     if state.ended_at is not None:
         return Decision(actions=(), because=f"has ended: {state.outcome}")
     if state.outcome is not None:
@@ -142,6 +149,9 @@ def _judge_step(
     if requests < plan.min_requests_per_step:
         waits.insert(0, f"{requests} of {plan.min_requests_per_step} requests at this step")
     percent = plan.steps_percent[step]
+    held = _held(state, step, now)
+    if not waits and held:
+        return Decision(actions=(), because=held, verdicts=verdicts)
     if not waits:
         words = f"all gates pass at {percent:g} % after {requests} requests"
         if step + 1 < len(plan.steps_percent):
@@ -149,10 +159,25 @@ def _judge_step(
         return Decision(
             actions=(DecideOutcome(outcome="promoted"),), because=words, verdicts=verdicts
         )
-    if now - state.step_since > plan.max_inconclusive_s:
+    if state.paused is None and now - state.step_since > plan.max_inconclusive_s:
         words = f"no verdict at {percent:g} % within {plan.max_inconclusive_s:g} s: "
         return _end("rolled_back", words + "; ".join(waits), verdicts)
     return Decision(actions=(), because="; ".join(waits), verdicts=verdicts)
+
+
+def _held(state: RolloutState, step: int, now: float) -> str:
+    """Why a step is not left although all gates pass; empty if nothing holds it."""
+    assert state.step_since is not None
+    plan, percent = state.plan, state.plan.steps_percent[step]
+    if state.paused is not None:
+        return f"paused: {state.paused}"
+    if state.hurried:
+        return ""
+    if now - state.step_since < plan.hold_s:
+        return f"all gates pass; {now - state.step_since:.0f} of {plan.hold_s:g} s at {percent:g} %"
+    if percent in plan.approvals_percent and step not in state.approved:
+        return f"all gates pass at {percent:g} %; somebody must approve the next move"
+    return ""
 
 
 def _start(state: RolloutState, now: float) -> Decision:

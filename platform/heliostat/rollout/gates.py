@@ -10,21 +10,17 @@ from typing import Any, Literal
 
 from heliostat.errors import HeliostatError
 from heliostat.rollout.evidence import LATENCY_EDGES_MS
-from heliostat.rollout.known import SPELL_S, Evidence
+from heliostat.rollout.known import Evidence
 from heliostat.rollout.plan import CanaryPlan, ErrorsGate, LatencyGate, LossGate
-from heliostat.stats import harm, means, proportions, quantiles, srm
+from heliostat.stats import means, proportions, quantiles, srm
 
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
 
 SPLIT_ALPHA = 0.001
 """Chance that a correct split ever raises an alarm during one rollout."""
 
-MIN_ERROR_SPELLS = 3
-"""So many separate spells of errors are harm; fewer may be one hiccup of the machine.
-
-The methods below take errors as independent, and a burst of them is not. Until then the
-gateway's fallback answers what the candidate does not.
-"""
+HARM_PART = 0.9
+"""Part of an errors gate's alpha for harm at any size; the rest is for the margin."""
 
 _MAX_INVALID_SHARE = 0.01
 """With more pairs unusable than this, the rest no longer stands for all."""
@@ -143,14 +139,19 @@ def _split(evidence: Evidence, candidate_shares: Mapping[int, float]) -> GateVer
 
 def _errors(gate: ErrorsGate, evidence: Evidence) -> GateVerdict:
     stable, candidate = evidence.stable, evidence.candidate
-    log_harm = float(harm.log_e(evidence.harm_factors))
-    # Half of alpha for harm at any size, half for the difference, which has two intervals.
-    low, high = proportions.bounds(
-        [[candidate.errors], [stable.errors]],
-        [[candidate.requests], [stable.requests]],
-        [gate.alpha / 4, gate.alpha / 2],
-    )
-    least, most = float(low[0, 0] - high[1, 0]), float(high[0, 1] - low[1, 1])
+    per_unit = evidence.requests_per_unit
+    log_harm = float(evidence.harm.log_e(per_unit))
+    limit = -math.log(HARM_PART * gate.alpha)
+    # Errors that have one cause count once, in the fails; passes get no help from bursts.
+    events, stable_events = float(evidence.harm.events), float(evidence.harm.stable_events)
+    shrink = max(1.0, candidate.errors / max(1.0, events), 2 * per_unit - 1)
+    part = (1 - HARM_PART) * gate.alpha / 2
+    seen, stable_seen = float(candidate.requests), float(stable.requests)
+    low, _ = proportions.bounds(candidate.errors / shrink, seen / shrink, part)
+    _, stable_high = proportions.bounds(stable.errors, stable_seen, part)
+    _, high = proportions.bounds(candidate.errors, seen, gate.alpha / 2)
+    stable_low, _ = proportions.bounds(stable.errors, stable_seen, gate.alpha / 2)
+    least, most = float(low - stable_high), float(high - stable_low)
     numbers = {
         "stable_errors": stable.errors,
         "stable_requests": stable.requests,
@@ -159,16 +160,18 @@ def _errors(gate: ErrorsGate, evidence: Evidence) -> GateVerdict:
         "difference_least": _finite(least),
         "difference_most": _finite(most),
         "margin": gate.margin_ratio,
-        "error_spells": evidence.error_spells,
+        "candidate_error_events": _finite(events),
+        "stable_error_events": _finite(stable_events),
+        "requests_per_unit": _finite(per_unit),
         "log_harm": _finite(log_harm),
-        "log_harm_limit": _finite(-math.log(gate.alpha / 2)),
+        "log_harm_limit": _finite(limit),
     }
     words = (
         f"{candidate.errors} errors in {candidate.requests} requests, "
         f"stable {stable.errors} in {stable.requests}; "
     )
     verdict: Verdict
-    if log_harm >= -math.log(gate.alpha / 2):
+    if log_harm >= limit:
         odds = f"{math.exp(min(log_harm, 30)):.0f}"
         verdict, words = "fail", words + f"more than stable, at odds of {odds} to 1"
     elif least > gate.margin_ratio:
@@ -177,12 +180,6 @@ def _errors(gate: ErrorsGate, evidence: Evidence) -> GateVerdict:
     else:
         verdict = "pass" if most <= gate.margin_ratio else "inconclusive"
         words += f"at most {most:.2%} more than stable, margin {gate.margin_ratio:.2%}"
-    if verdict == "fail" and evidence.error_spells < MIN_ERROR_SPELLS:
-        verdict = "inconclusive"
-        words += (
-            f"; seen in {evidence.error_spells} of the {MIN_ERROR_SPELLS} spells, "
-            f"{SPELL_S:g} s apart, that tell harm from a hiccup"
-        )
     if verdict == "pass" and stable.requests == 0:
         verdict, words = "inconclusive", words + "; stable has not been seen"
     return GateVerdict(gate="errors", verdict=verdict, because=words, numbers=numbers)
@@ -190,7 +187,7 @@ def _errors(gate: ErrorsGate, evidence: Evidence) -> GateVerdict:
 
 def _latency(gate: LatencyGate, evidence: Evidence) -> GateVerdict:
     def bounds(counts: tuple[int, ...]) -> tuple[float, float]:
-        return quantiles.bounds(counts, LATENCY_EDGES_MS, gate.quantile, gate.alpha / 2)
+        return quantiles.bounds(counts, LATENCY_EDGES_MS, gate.quantile, gate.alpha / 4)
 
     def allowed(stable_ms: float) -> float:
         return max(stable_ms + gate.margin_ms, stable_ms * gate.margin_ratio)
@@ -210,9 +207,20 @@ def _latency(gate: LatencyGate, evidence: Evidence) -> GateVerdict:
     span, stable_span = _span(low, high), _span(stable_low, stable_high)
     words = f"{name} {span}, stable {stable_span}; "
     verdict: Verdict = "inconclusive"
+    middle = [
+        quantiles.bounds(counts, LATENCY_EDGES_MS, 0.5, gate.alpha / 4)
+        for counts in (evidence.candidate.latency, evidence.stable.latency)
+    ]
     if low > allowed(stable_high):
         verdict = "fail"
         words += f"above the allowed {allowed(stable_high):.3g} ms"
+    elif middle[0][0] > allowed(middle[1][1]):
+        # A version that is slower as a whole shows at its median long before its tail.
+        verdict = "fail"
+        words = (
+            f"p50 {_span(*middle[0])}, stable {_span(*middle[1])}; "
+            f"above the allowed {allowed(middle[1][1]):.3g} ms"
+        )
     elif high <= allowed(stable_low) and sum(evidence.stable.latency) > 0:
         verdict = "pass"
         words += f"within the allowed {allowed(stable_low):.3g} ms"

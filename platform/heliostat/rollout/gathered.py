@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from heliostat.rollout.evidence import EvidenceReport, PairedScore, VariantCounts
-from heliostat.rollout.known import NUM_BUCKETS, SPELL_S, Dropped, Evidence, SplitCount
-from heliostat.stats import harm
+from heliostat.rollout.known import NUM_BUCKETS, Dropped, Evidence, SplitCount
 from heliostat.stats.means import Moments
 
 _CLIP = 1e-7
@@ -58,9 +57,9 @@ class Gathering:
         self._max_waiting = max_waiting
         self._tallies = {stable: known.stable, candidate: known.candidate}
         self._requests = dict(known.candidate_requests)
-        self._factors = np.array(known.harm_factors)
-        self._spells = known.error_spells
-        self._spell_at = -math.inf
+        self._harm = known.harm
+        self._units = known.units
+        self._counted = known.counted_requests
         self._splits = {
             (item.epoch, item.gateway): (item.stable, item.candidate) for item in known.splits
         }
@@ -89,11 +88,7 @@ class Gathering:
         for version, tally in self._tallies.items():
             if version in counts:
                 self._tallies[version] = tally.add(counts[version])
-        self._compare(report, counts.get(self._stable), counts.get(self._candidate))
-        failing = self._candidate in counts and counts[self._candidate].errors > 0
-        if failing and now - self._spell_at >= SPELL_S:
-            self._spells += 1
-            self._spell_at = now
+        self._compare(report, counts.get(self._stable), counts.get(self._candidate), now)
         self._join([pair.request_id for pair in report.pairs if self._offer(pair)], now)
         return True
 
@@ -119,8 +114,9 @@ class Gathering:
             stable=self._tallies[self._stable],
             candidate=self._tallies[self._candidate],
             candidate_requests=dict(self._requests),
-            harm_factors=tuple(self._factors.tolist()),
-            error_spells=self._spells,
+            harm=self._harm,
+            units=self._units,
+            counted_requests=self._counted,
             splits=tuple(
                 SplitCount(epoch=epoch, gateway=gateway, stable=stable, candidate=candidate)
                 for (epoch, gateway), (stable, candidate) in self._splits.items()
@@ -150,7 +146,11 @@ class Gathering:
         return True
 
     def _compare(
-        self, report: EvidenceReport, stable: VariantCounts | None, candidate: VariantCounts | None
+        self,
+        report: EvidenceReport,
+        stable: VariantCounts | None,
+        candidate: VariantCounts | None,
+        now: float,
     ) -> None:
         requests = [0 if item is None else item.requests for item in (stable, candidate)]
         units = [0 if item is None else item.units for item in (stable, candidate)]
@@ -162,9 +162,16 @@ class Gathering:
                 before[0] + units[0],
                 before[1] + units[1],
             )
-        if stable is not None and candidate is not None and min(requests) > 0:
-            self._factors += harm.log_factors(
-                candidate.errors, stable.errors, requests[1] / sum(requests)
+        self._units += sum(units)
+        self._counted += sum(requests)
+        if sum(requests):
+            errors = [0 if item is None else item.errors for item in (stable, candidate)]
+            self._harm = self._harm.add(
+                now,
+                requests=requests[1],
+                errors=errors[1],
+                stable_requests=requests[0],
+                stable_errors=errors[0],
             )
 
     def _offer(self, pair: PairedScore) -> bool:

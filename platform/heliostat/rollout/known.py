@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from heliostat.rollout.evidence import LATENCY_EDGES_MS, VariantCounts
@@ -12,8 +12,7 @@ from heliostat.stats.means import Moments
 
 NUM_BUCKETS = len(LATENCY_EDGES_MS) + 1
 NO_VALUES = Moments()
-SPELL_S = 5.0
-"""Errors closer together than this may well have one cause."""
+NO_HARM = harm.Thinned.none()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +71,14 @@ class Evidence:
     candidate_requests: Mapping[int, int] = field(default_factory=dict)
     """The candidate's requests by policy epoch."""
 
-    harm_factors: tuple[float, ...] = (0.0,) * harm.RATE_RATIOS.size
-    """Sum of `harm.log_factors` over all reports."""
+    harm: harm.Thinned = NO_HARM
+    """Errors of both versions, thinned so that a burst counts once."""
 
-    error_spells: int = 0
-    """Stretches of SPELL_S seconds in which the candidate made errors."""
+    units: int = 0
+    """First appearances of units, per gateway and epoch, of both versions."""
+
+    counted_requests: int = 0
+    """Requests of the reports that told of units."""
 
     splits: tuple[SplitCount, ...] = ()
     """In order of first appearance."""
@@ -100,9 +102,23 @@ class Evidence:
         """The candidate's requests under this epoch and later ones."""
         return sum(count for at, count in self.candidate_requests.items() if at >= epoch)
 
+    @property
+    def requests_per_unit(self) -> float:
+        """Mean requests of a unit, at least 1; more gateways see each unit more often for the first time."""
+        if self.units == 0:
+            return 1.0
+        gateways = len({split.gateway for split in self.splits}) or 1
+        return 1 + max(0.0, self.counted_requests / self.units - 1) * gateways
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives equal evidence back."""
-        plain = asdict(self)
+        plain: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in (
+            "stable", "candidate", "stable_loss", "candidate_loss", "loss_difference", "dropped"
+        ):  # fmt: skip
+            plain[name] = asdict(plain[name])
+        plain["harm"] = self.harm.to_dict()
+        plain["splits"] = [asdict(item) for item in self.splits]
         # JSON has only text as keys.
         plain["candidate_requests"] = [list(item) for item in self.candidate_requests.items()]
         return plain
@@ -114,8 +130,10 @@ class Evidence:
             stable=_tally(raw["stable"]),
             candidate=_tally(raw["candidate"]),
             candidate_requests=dict(raw["candidate_requests"]),
-            harm_factors=tuple(raw["harm_factors"]),
-            error_spells=raw["error_spells"],
+            # Logs written before errors were thinned have none of these.
+            harm=harm.Thinned.from_dict(raw["harm"]) if "harm" in raw else NO_HARM,
+            units=raw.get("units", 0),
+            counted_requests=raw.get("counted_requests", 0),
             splits=tuple(SplitCount(**item) for item in raw["splits"]),
             stable_loss=Moments(**raw["stable_loss"]),
             candidate_loss=Moments(**raw["candidate_loss"]),

@@ -121,6 +121,12 @@ class CanaryPlan:
     optional: tuple[str, ...] = ()
     """Gates that need not pass to move on; they still roll back when they fail."""
 
+    hold_s: float = 0.0
+    """Shortest time at each step, however good the evidence; harm is acted on at once."""
+
+    approvals_percent: tuple[float, ...] = ()
+    """Steps that somebody must approve before the candidate leaves them."""
+
     max_inconclusive_s: float = 900.0
     """Longest time at one step, starting included; then all traffic returns to stable."""
 
@@ -168,6 +174,19 @@ class CanaryPlan:
             value = getattr(self, name)
             require(0 < value < math.inf, f"plan.{name}", value, "must be above 0")
         require(
+            0 <= self.hold_s < self.max_inconclusive_s,
+            "plan.hold_s",
+            self.hold_s,
+            f"must be at least 0 and below max_inconclusive_s, {self.max_inconclusive_s:g}",
+        )
+        for percent in self.approvals_percent:
+            require(
+                percent in steps,
+                "plan.approvals_percent",
+                percent,
+                f"must be one of the steps {', '.join(f'{step:g}' for step in steps)}",
+            )
+        require(
             any(name not in self.optional for name in self.gates),
             "plan.optional",
             self.optional,
@@ -213,13 +232,14 @@ class CanaryPlan:
         for name in ("model", "candidate", "salt"):
             value = fields.get(name, "")
             require(isinstance(value, str), f"plan.{name}", value, "must be text")
-        for name in ("steps_percent", "optional"):
+        for name in ("steps_percent", "optional", "approvals_percent"):
             value = fields.get(name, ())
             require(isinstance(value, list | tuple), f"plan.{name}", value, "must be a list")
             if name in fields:
                 fields[name] = tuple(value)
-        for step in fields.get("steps_percent", ()):
-            _number("plan.steps_percent", step)
+        for name in ("steps_percent", "approvals_percent"):
+            for step in fields.get(name, ()):
+                _number(f"plan.{name}", step)
         for name in fields:
             if name == "min_requests_per_step":
                 value = fields[name]

@@ -75,6 +75,15 @@ class RolloutState:
     evidence: Evidence = _NO_EVIDENCE
     """What was known at the last decision; a new process goes on from there."""
 
+    paused: str | None = None
+    """Why no step is taken for now; None while steps may be taken."""
+
+    approved: frozenset[int] = frozenset()
+    """Indices of the steps that somebody allowed the candidate to leave."""
+
+    hurried: bool = False
+    """Whether hold times and approvals were waived; gates never are."""
+
     abort_reason: str | None = None
     outcome: Outcome | None = None
     because: str = ""
@@ -126,6 +135,9 @@ class ModelState:
     """Version of the last folded event."""
 
     stable: str | None = None
+    frozen: str | None = None
+    """Why no rollout starts or moves on; what is harmful is still taken back."""
+
     deployment: Deployment | None = None
     """The newest deployment that is not done."""
 
@@ -158,6 +170,8 @@ def _apply(state: ModelState, event: Recorded) -> ModelState:
             return state
         stable = payload["version"] if event.kind == "deployment.done" else state.stable
         return replace(state, deployment=None, stable=stable)
+    if event.kind in ("model.frozen", "model.thawed"):
+        return replace(state, frozen=payload["because"] if event.kind == "model.frozen" else None)
     if event.kind == "rollout.started":
         rollout = RolloutState(
             rollout_id=payload["rollout_id"],
@@ -203,6 +217,16 @@ def _advance(rollout: RolloutState, event: Recorded) -> RolloutState:
                 step_since=event.at,
                 shares={**rollout.shares, payload["epoch"]: share},
             )
+        case "rollout.paused":
+            return replace(rollout, paused=payload["because"])
+        case "rollout.resumed":
+            # The time that was spent paused counts neither as held nor as undecided.
+            since = None if rollout.step_since is None else event.at
+            return replace(rollout, paused=None, step_since=since)
+        case "rollout.approved":
+            return replace(rollout, approved=rollout.approved | {payload["step"]})
+        case "rollout.promote_requested":
+            return replace(rollout, hurried=True)
         case "rollout.abort_requested":
             return replace(rollout, abort_reason=rollout.abort_reason or payload["because"])
         case "rollout.outcome_decided":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for another one before it gives up."""
+
+_WRITERS = 7_143_001
+"""PostgreSQL's advisory lock that writers take in turn, as SQLite's one writer does."""
 
 metadata = sa.MetaData()
 
@@ -57,6 +60,12 @@ stage_results = sa.Table(
 class Database:
     """One state database; opened at first use, safe for threads and for several processes."""
 
+    write_hook: ClassVar[Callable[[str], None] | None] = None
+    """Called with "before" and "after" around every durable write of this process.
+
+    Every write passes here, so that a test which kills the process at each call leaves none out.
+    """
+
     def __init__(self, url_or_path: str | Path) -> None:
         """Remember where the database is; touches no disk.
 
@@ -70,8 +79,15 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Open a transaction that no other writer can interleave with; commits at the end."""
+        hook = Database.write_hook
+        if hook is not None:
+            hook("before")
         with self._open().begin() as connection:
+            if self.url.get_backend_name() == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS)))
             yield connection
+        if hook is not None:
+            hook("after")
 
     def read(self, statement: sa.Select[Any]) -> list[sa.Row[Any]]:
         """Run one query on a consistent snapshot."""
@@ -89,7 +105,10 @@ class Database:
             engine = sa.create_engine(self.url)
             if self.url.get_backend_name() == "sqlite":
                 _prepare_sqlite(engine)
-            metadata.create_all(engine)
+            with engine.begin() as connection:
+                if self.url.get_backend_name() == "postgresql":
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS)))
+                metadata.create_all(connection)
             self._engine = engine
         return self._engine
 

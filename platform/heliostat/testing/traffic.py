@@ -43,6 +43,7 @@ class Traffic:
         requests_per_s: float = 250.0,
         label_delay_s: int = 2,
         seed: int = 0,
+        gateway: str = "gateway-1",
     ) -> None:
         """Begin without having seen anything.
 
@@ -51,8 +52,10 @@ class Traffic:
             requests_per_s: Mean of a Poisson number per second.
             label_delay_s: Seconds from a request to its label.
             seed: The same seed gives the same traffic under the same policies.
+            gateway: Id of the gateway process; a restarted one needs a new id.
         """
         self._behaviours = behaviours
+        self._gateway = gateway
         self._rate = requests_per_s
         self._random = np.random.default_rng(seed)
         self._late: deque[list[tuple[str, float]]] = deque([] for _ in range(label_delay_s))
@@ -72,7 +75,7 @@ class Traffic:
             for index, variant in enumerate(policy.variants)
         )
         report = EvidenceReport(
-            gateway="gateway-1",
+            gateway=self._gateway,
             sequence=self._sequence,
             model=policy.model,
             rollout_id=policy.rollout_id,

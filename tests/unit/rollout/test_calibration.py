@@ -75,4 +75,4 @@ def test_a_candidate_with_twenty_times_the_errors_leaves_within_seconds():
     ]
 
     assert None not in times
-    assert sorted(times)[5] <= 15
+    assert sorted(times)[5] <= 20

@@ -160,19 +160,29 @@ def test_time_alone_only_ever_leads_back():
     )
 
 
-HARM = tuple(sum(harm.log_factors(1, 0, 0.05) for _ in range(9)))
+def erring(times_s):
+    """A candidate that errs at these moments, at 5 % of 100 requests a second."""
+    seen = harm.Thinned.none()
+    for second in range(60):
+        seen = seen.add(
+            float(second),
+            requests=5,
+            errors=int(second in times_s),
+            stable_requests=95,
+            stable_errors=0,
+        )
+    return seen
+
+
+HARM = erring(range(0, 60, 6))
 
 
 @pytest.mark.parametrize(
     ("evidence", "because"),
     [
         (
-            replace(GOOD, candidate=tally(350, 9), harm_factors=HARM, error_spells=3),
+            replace(GOOD, candidate=tally(350, 9), harm=HARM),
             "errors: 9 errors in 350 requests, stable 0 in 6650; more than stable",
-        ),
-        (
-            replace(GOOD, candidate=tally(350, 60), error_spells=3),
-            "errors: 60 errors in 350 requests, stable 0 in 6650; at least ",
         ),
         (
             replace(GOOD, candidate=tally(350, latency_ms=80.0)),
@@ -199,17 +209,22 @@ def test_harm_is_acted_on_at_once_whatever_the_step_still_waits_for(evidence, be
     assert decision.because.startswith(because)
 
 
-def test_one_burst_of_errors_holds_and_three_spells_are_harm():
+def test_one_burst_of_errors_holds_and_returning_errors_are_harm():
     """A hiccup of the machine makes many errors with one cause."""
-    burst = replace(GOOD, candidate=tally(350, 60), harm_factors=HARM, error_spells=1)
+    burst = replace(GOOD, candidate=tally(350, 60), harm=erring([10, 11, 12]))
+    returning = replace(GOOD, candidate=tally(350, 60), harm=erring([10, 20, 30, 40]))
 
     decision = decide(AT_FIRST_STEP, burst, NOW)
 
     assert (decision.actions, verdicts(decision)["errors"]) == ((), "inconclusive")
-    assert "seen in 1 of the 3 spells, 5 s apart, that tell harm from a hiccup" in decision.because
-    assert decide(AT_FIRST_STEP, replace(burst, error_spells=3), NOW).actions == (
-        DecideOutcome(outcome="rolled_back"),
-    )
+    assert decide(AT_FIRST_STEP, returning, NOW).actions == (DecideOutcome(outcome="rolled_back"),)
+
+
+def test_errors_of_few_units_weigh_less():
+    """Twenty requests of each unit: a unit that always fails makes twenty errors with one cause."""
+    few = replace(GOOD, candidate=tally(350, 9), harm=HARM, units=350, counted_requests=7_000)
+
+    assert verdicts(decide(AT_FIRST_STEP, few, NOW))["errors"] != "fail"
 
 
 def test_an_optional_gate_need_not_pass_but_may_still_fail():

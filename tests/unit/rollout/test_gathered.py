@@ -64,13 +64,14 @@ def test_counts_add_up_over_gateways_and_epochs():
     assert known.last_report_at == 12.0
 
 
-def test_errors_close_together_are_one_spell():
-    """Every five seconds at most one; stable's errors do not count."""
+def test_errors_close_together_count_once():
+    """At a small share: the next error counts after two seconds; stable's count in full."""
     it = gathering()
-    for second, errors in enumerate([1, 5, 2, 0, 0, 3, 0, 0, 0, 0, 0, 0]):
-        it.report(report(second, counts("1", 10, 3), counts("2", 10, errors)), float(second))
+    for second, errors in enumerate([1, 5, 2, 0, 0, 3, 0]):
+        it.report(report(second, counts("1", 95, 1), counts("2", 5, errors)), float(second))
 
-    assert it.evidence().error_spells == 2
+    seen = it.evidence().harm
+    assert (float(seen.events), float(seen.stable_events)) == (3.0, 4.0)
 
 
 def test_what_is_delivered_again_or_for_others_or_makes_no_sense_is_not_counted():
@@ -165,7 +166,7 @@ def test_stored_evidence_goes_on_in_a_new_process():
 
     assert used == [False, True]
     assert later.evidence().candidate == it.evidence().candidate
-    assert later.evidence().harm_factors == it.evidence().harm_factors
+    assert later.evidence().harm == it.evidence().harm
     assert later.evidence().loss_difference == it.evidence().loss_difference
 
 
@@ -187,4 +188,4 @@ def test_reports_in_any_order_give_the_same_counts():
 
     assert (a.stable, a.candidate) == (b.stable, b.candidate)
     assert a.candidate_requests == b.candidate_requests
-    assert a.harm_factors == pytest.approx(b.harm_factors)
+    assert a.requests_per_unit == b.requests_per_unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -77,49 +78,42 @@ def test_the_true_quantile_is_hardly_ever_outside_its_bounds():
     assert at_most(alarms, 400, 0.05)
 
 
-def test_an_equal_candidate_is_hardly_ever_called_harmful():
-    """4,000 rollouts of 300 seconds, drifting error rates, weights that change, bursts excluded."""
-    random = np.random.default_rng(3)
-    ticks = 300
-    share = np.repeat([0.05, 0.25, 0.5], ticks // 3)
-    rate = 0.01 * (1 + 0.8 * np.sin(np.arange(ticks) / 20))
-    candidates = random.binomial(100, share, size=(4_000, ticks))
-    errors = [random.binomial(n, rate) for n in (candidates, 100 - candidates)]
-    factors = harm.log_factors(*errors, candidates / 100).cumsum(axis=1)
-
-    alarms = (harm.log_e(factors) >= math.log(100)).any(axis=1).sum()
-
-    assert at_most(alarms, 4_000, 0.01)
-
-
-def test_four_times_the_errors_are_found_in_minutes_at_a_small_weight():
-    """100 requests a second, 1 % of them to the candidate, 4 % errors instead of 1 %."""
-    random = np.random.default_rng(4)
-    shape = (500, 900)
-    candidates = random.binomial(100, 0.01, size=shape)
-    errors = [random.binomial(candidates, 0.04), random.binomial(100 - candidates, 0.01)]
-    evidence = harm.log_e(harm.log_factors(*errors, candidates / 100).cumsum(axis=1))
-    found = evidence >= math.log(100)
-    seconds = np.where(found.any(axis=1), found.argmax(axis=1), 900)
-
-    assert np.median(seconds) <= 300
-
-
-def test_harm_matches_a_plain_product_of_likelihood_ratios():
-    """Oracle: binomial probabilities from scipy, tick by tick."""
-    ticks = [(3, 2, 0.1), (0, 5, 0.4), (2, 0, 0.5), (7, 7, 1.0)]
+def test_harm_of_lone_errors_matches_a_plain_product_of_likelihood_ratios():
+    """Oracle: binomial probabilities from scipy, tick by tick, far apart and at small shares."""
+    ticks = [(1, 2, 10, 90), (0, 5, 15, 85), (1, 0, 19, 81), (0, 3, 0, 100)]
     expected = 0.0
-    for ratio in harm.RATE_RATIOS:
-        product = 1.0
-        for x1, x0, share in ticks[:3]:
+    for ratio, weight in zip(harm.RATE_RATIOS, harm.WEIGHTS, strict=True):
+        product = weight
+        for x1, x0, n1, n0 in ticks[:3]:
+            share = n1 / (n1 + n0)
             theta = share * ratio / (share * ratio + 1 - share)
             product *= scipy_stats.binom.pmf(x1, x1 + x0, theta)
             product /= scipy_stats.binom.pmf(x1, x1 + x0, share)
-        expected += product / harm.RATE_RATIOS.size
+        expected += product
+    seen = harm.Thinned.none()
+    for number, (x1, x0, n1, n0) in enumerate(ticks):
+        seen = seen.add(10.0 * number, requests=n1, errors=x1, stable_requests=n0, stable_errors=x0)
 
-    summed = sum(harm.log_factors(*tick) for tick in ticks)
+    assert float(seen.log_e()) == pytest.approx(math.log(expected))
+    assert harm.Thinned.from_dict(json.loads(json.dumps(seen.to_dict()))) == seen
 
-    assert float(harm.log_e(summed)) == pytest.approx(math.log(expected))
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5])
+def test_harm_has_mean_one_under_an_equal_candidate(share):
+    """Oracle: the sum over all splits of three errors in one tick, and none after."""
+    total = 0.0
+    for x1 in range(4):
+        chance = scipy_stats.binom.pmf(x1, 3, share)
+        seen = harm.Thinned.none().add(
+            0.0,
+            requests=1000 * share,
+            errors=x1,
+            stable_requests=1000 * (1 - share),
+            stable_errors=3 - x1,
+        )
+        total += chance * float(np.exp(seen.factors) @ harm.WEIGHTS)
+
+    assert total == pytest.approx(1.0) if share >= 0.2 else total <= 1.0
 
 
 @pytest.mark.parametrize("count", [500, 2_000, 50_000])
