@@ -18,6 +18,7 @@ from heliostat import __version__
 from heliostat.errors import HeliostatError
 
 if TYPE_CHECKING:
+    from heliostat.access.keys import KeyFile
     from heliostat.control.client import ControlClient
     from heliostat.stack.settings import StackSettings
 
@@ -35,6 +36,10 @@ rollout_app = typer.Typer(
     help="Look at rollouts and end them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(rollout_app, name="rollout")
+key_app = typer.Typer(
+    help="Make, list, rotate and revoke API keys.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(key_app, name="key")
 
 Assignments = Annotated[
     list[str] | None,
@@ -180,6 +185,57 @@ def rollout_abort(rollout_id: Annotated[str, typer.Argument(metavar="ID")]) -> N
     typer.echo(json.dumps(_controller().abort(rollout_id), indent=2))
 
 
+@key_app.command("create")
+def key_create(
+    owner: Annotated[str, typer.Argument(help="Who will hold it.")],
+    role: Annotated[str, typer.Option(help="predict, operate or admin.")] = "predict",
+    model: Annotated[list[str] | None, typer.Option(help="Only these models.")] = None,
+    rate_per_s: Annotated[float | None, typer.Option(help="Requests per second.")] = None,
+    burst: Annotated[int | None, typer.Option(help="Requests at once.")] = None,
+) -> None:
+    """Make a key and print it, this once; only its HMAC is kept."""
+    text, key = _keys().create(
+        owner, role=role, models=tuple(model) if model else None, rate_per_s=rate_per_s, burst=burst
+    )
+    typer.echo(f"id {key.id}, role {key.role}, for {key.owner}; shown once:", err=True)
+    typer.echo(text)
+
+
+@key_app.command("list")
+def key_list(*, as_json: AsJson = False) -> None:
+    """List all keys, the oldest first; their secrets are not known."""
+    from dataclasses import asdict
+
+    rows = [asdict(key) for key in _keys().list()]
+    for row in rows:
+        del row["mac"]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        limit = "no limit" if row["rate_per_s"] is None else f"{row['rate_per_s']:g}/s"
+        ended = "" if row["ends_at"] is None else f"  ends at {row['ends_at']:.0f}"
+        typer.echo(f"{row['id']}  {row['role']:<8} {limit:<9} {row['owner']}{ended}")
+
+
+@key_app.command("rotate")
+def key_rotate(
+    key_id: Annotated[str, typer.Argument(metavar="ID")],
+    overlap_s: Annotated[float, typer.Option(help="How long the old key stays good.")] = 3600.0,
+) -> None:
+    """Make a successor with the same rights and print it; the old key ends after the overlap."""
+    text, key = _keys().rotate(key_id, overlap_s=overlap_s)
+    typer.echo(f"id {key.id} follows {key_id}; shown once:", err=True)
+    typer.echo(text)
+
+
+@key_app.command("revoke")
+def key_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """End a key; gateways refuse it within a second."""
+    _keys().revoke(key_id)
+    typer.echo(f"{key_id} is revoked")
+
+
 def main() -> None:
     """Run the command line; what `heliostat` starts."""
     try:
@@ -205,6 +261,16 @@ def _resolve(repository: Path, recipe: str, assignments: list[str] | None) -> An
 
     sys.path.insert(0, str(repository))
     return config.override(config.load(recipe), assignments or [])
+
+
+def _keys() -> KeyFile:
+    import time
+
+    from heliostat.access.keys import KeyFile
+    from heliostat.store.home import open_home
+
+    _, home, _ = _place(None)
+    return KeyFile(open_home(home).keys, time.time)
 
 
 def _controller() -> ControlClient:
