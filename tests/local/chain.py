@@ -172,7 +172,10 @@ class Chain:
     def num_routed(self) -> int:
         """Gateway replicas that the ingress sends requests to, by its statistics."""
         return sum(
-            row["type"] == "2" and row["status"].startswith("UP") and "gateway" in row["pxname"]
+            row["type"] == "2"
+            and row["status"].startswith("UP")
+            and "gateway" in row["pxname"]
+            and row["act"] == "1"  # not Serve's own proxy, which stands by
             for row in self.ingress()
         )
 
