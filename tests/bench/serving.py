@@ -101,10 +101,14 @@ def main() -> None:
         assert chain.ask(f"/v2/models/{MODEL}/infer", BODY)[0] == 401
 
         def load(path: str, connections: int) -> dict[str, float]:
-            return wrk.run(
+            kind = "ray::ServeReplica:" + ("bare" if path == "/bare" else "gateway")
+            before = chain.cpu_s(kind)
+            found = wrk.run(
                 asked.folder, chain.endpoint + path, BODY,
                 connections=connections, seconds=asked.seconds, headers=key,
             )  # fmt: skip
+            found["cpu_us"] = (chain.cpu_s(kind) - before) / found["requests"] * 1e6
+            return found
 
         infer = f"/v2/models/{MODEL}/infer"
         load("/bare", 32), load(infer, 32)
@@ -144,6 +148,10 @@ def main() -> None:
             "seconds_per_round": asked.seconds,
             "bare_per_s": wrk.spread([item["per_s"] for item in full["bare, 32"]]),
             "gateway_per_s": wrk.spread([item["per_s"] for item in full["gateway, 32"]]),
+            "cpu_us_per_request": {
+                name: wrk.spread([item["cpu_us"] for item in found])
+                for name, found in full.items()
+            },
             "gateway_to_bare_32": ratio(full, "gateway, 32", "bare, 32"),
             "added_p50_ms_1": wrk.spread(
                 [

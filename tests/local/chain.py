@@ -169,6 +169,11 @@ class Chain:
         """Replicas of isolated versions."""
         return self.pids("ray::ServeReplica:variant")
 
+    def cpu_s(self, *kinds: str) -> float:
+        """Processor seconds that processes of these kinds have used so far."""
+        pids = set(self.pids(*kinds))
+        return sum(used for number, _, used in serving_story.processes() if number in pids)
+
     def num_routed(self) -> int:
         """Gateway replicas that the ingress sends requests to, by its statistics."""
         return sum(
