@@ -112,6 +112,7 @@ def main() -> None:
 
         infer = f"/v2/models/{MODEL}/infer"
         load("/bare", 32), load(infer, 32)
+        time.sleep(1.5)  # until the exposures of the warm-up are on disk
         before = len(list(chain.exposures()))
         full = compare(
             {"bare, 32": lambda: load("/bare", 32), "gateway, 32": lambda: load(infer, 32)},
