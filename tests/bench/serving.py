@@ -42,6 +42,7 @@ def keep(section: str, figures: dict[str, Any]) -> None:
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     known[section] = {
         "command": "make bench-serving" if section != "faults" else "make prove-serving",
+        "arguments": " ".join(sys.argv[3:]),
         "commit": commit.strip(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
