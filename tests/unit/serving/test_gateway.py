@@ -396,32 +396,3 @@ def test_an_online_store_that_cannot_be_read_is_not_the_clients_fault(bench: Ben
         {"error": "features: the online store cannot be read now"},
     )
     assert inputs.status == 200
-
-
-def test_who_waits_for_a_variant_that_fell_silent_is_answered_at_once(bench: Bench) -> None:
-    """Not at the deadline: the breaker that opens lets them fall back."""
-
-    async def story() -> Any:
-        candidate = await bench.candidate("2")
-        await bench.gateway.policies.activate(
-            bench.policy(3, bench.stable("1"), candidate, share=1.0, deadline_s=60.0)
-        )
-        for _ in range(10):
-            await ask(bench.gateway, INFER, by_inputs(0.0, "red"))
-        bench.wire.silent.add(candidate.url)
-        waiting = [
-            asyncio.create_task(ask(bench.gateway, INFER, by_inputs(0.0, "red"))) for _ in range(5)
-        ]
-        replies = []
-        while not all(task.done() for task in waiting):
-            await asyncio.sleep(0.02)
-            if len(replies) < 100:
-                task = asyncio.create_task(ask(bench.gateway, INFER, by_inputs(0.0, "red")))
-                waiting.append(task)
-                replies.append(task)
-        return [task.result() for task in waiting]
-
-    replies = run(asyncio.wait_for(story(), 20.0))
-
-    assert {reply.status for reply in replies} == {200}
-    assert {reply.headers["x-heliostat-fallback"] for reply in replies} == {"1"}
