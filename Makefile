@@ -11,10 +11,10 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts bench-batch bench-data prove-data test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving bench-serving bench-batch bench-data prove-data test-unit lint format check-fresh clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 env: ## Make or complete .venv (the other targets do so themselves)
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { echo "heliostat: needs CPython 3.11 with its venv module; on Debian or Ubuntu: sudo apt-get install python3.11-venv" >&2; exit 2; }
@@ -61,6 +61,12 @@ prove-data: env ## Ingest 1, 10 and 20 M rows, kill writers 20 times each; keep 
 prove-rollouts: env ## Count false alarms and detection times of rollout statistics at full size
 	@PYTHONPATH=platform:. $(PY) tests/bench/rollouts.py
 	@$(PY) -m pytest -m proof tests/unit/control
+
+prove-serving: env ## Break the serving chain under load and keep the ledgers (an hour)
+	@$(PY) tests/bench/run.py tests.bench.faults $(FAULTS)
+
+bench-serving: env ## Measure the gateway beside a bare app (needs wrk) and keep the ratios
+	@$(PY) tests/bench/run.py tests.bench.serving $(BENCH)
 
 test-unit: env ## Pass the fast rings only: repo and unit
 	@$(PY) -m pytest tests/repo tests/unit

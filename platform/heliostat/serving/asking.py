@@ -99,6 +99,7 @@ class Variants:
         self._timer = timer
         self._breakers: dict[tuple[str, str], Breaker] = {}
         self._hops: dict[str, Hop] = {}
+        self._waiting: dict[tuple[str, str], set[asyncio.Timeout]] = {}
 
     async def scores(self, asked: Asked, index: int) -> tuple[list[float], float]:
         """Return the variant's scores, and what of the time went into the way to it, in ms.
@@ -143,21 +144,35 @@ class Variants:
         if left_s <= 0:
             raise VariantFailed("no time left before it was asked")
         was_open = breaker.is_open
+        waiting = self._waiting.setdefault(key, set())
         if not breaker.allow(now):
             self._tell_state(key, breaker, was_open=was_open)
+            if breaker.is_open and not was_open:
+                # It fell silent: whoever still waits for it is answered by stable now.
+                for bound in waiting:
+                    bound.reschedule(asyncio.get_running_loop().time())
             raise VariantFailed("its breaker is open, or it has all the work it may have")
         if was_open:
             # A trial: whoever is chosen for it should not wait long in vain.
             left_s = min(left_s, max(_TRIAL_S, breaker.stall_s or 0.0))
         try:
-            found = await self._client.score(
-                url,
-                columns,
-                num_rows=asked.num_rows,
-                request_id=asked.request_id,
-                epoch=asked.served.epoch,
-                timeout_s=left_s,
-            )
+            async with asyncio.timeout(None) as bound:
+                waiting.add(bound)
+                try:
+                    found = await self._client.score(
+                        url,
+                        columns,
+                        num_rows=asked.num_rows,
+                        request_id=asked.request_id,
+                        epoch=asked.served.epoch,
+                        timeout_s=left_s,
+                    )
+                finally:
+                    waiting.discard(bound)
+        except TimeoutError as error:
+            # Its breaker is open already, and this is no further verdict.
+            breaker.gave_up()
+            raise VariantFailed("it fell silent") from error
         except HeliostatError:
             breaker.failed(self._timer())
             self._tell_state(key, breaker, was_open=was_open)

@@ -127,8 +127,8 @@ def start_variant(
 def stop_variant(model: str, version: str) -> None:
     """Begin to stop the application of a version; nothing happens if there is none.
 
-    Returns at once: Serve keeps a replica for another half minute, so that what the
-    ingress still sends it is answered.
+    Returns at once: Serve keeps a replica for some seconds more, so that what the ingress
+    still sends it is answered.
     """
     from ray import serve
 

@@ -111,3 +111,25 @@ def test_doctor_lists_findings_with_fixes(environment: dict[str, str], repositor
     for item in findings.values():
         assert item["verdict"] in {"good", "note", "bad"}
         assert item["verdict"] == "good" or item["fix"]
+
+
+def test_a_key_is_shown_once_and_can_be_rotated_and_revoked(
+    environment: dict[str, str], repository: Path
+) -> None:
+    """The list never shows a secret or what is kept of it."""
+    made = _run(environment, repository, "key", "create", "billing", "--rate-per-s", "5")
+    text = made.stdout.strip()
+    key_id = text.split("_")[1]
+    rotated = _run(environment, repository, "key", "rotate", key_id, "--overlap-s", "60")
+    revoked = _run(environment, repository, "key", "revoke", key_id)
+    rows = json.loads(_run(environment, repository, "key", "list", "--json").stdout)
+    unknown = _run(environment, repository, "key", "revoke", "nobody")
+
+    assert made.returncode == rotated.returncode == revoked.returncode == 0
+    assert [(row["owner"], row["rate_per_s"], row["ends_at"] is None) for row in rows] == [
+        ("billing", 5.0, False),
+        ("billing", 5.0, True),
+    ]
+    assert text not in json.dumps(rows)
+    assert "mac" not in rows[0]
+    assert unknown.returncode == 2

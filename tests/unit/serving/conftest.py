@@ -129,6 +129,7 @@ class Wire:
         self.evidence_status = 200
         self.dead: set[str] = set()
         self.hangs: set[str] = set()
+        self.silent: set[str] = set()
         self.asked: list[str] = []
 
     async def post(
@@ -142,6 +143,8 @@ class Wire:
         base, _, action = url.rpartition("/")
         if base in self.dead:
             raise VariantFailed("no connection")
+        if base in self.silent:
+            await asyncio.Event().wait()
         if base in self.hangs:
             await asyncio.sleep(min(timeout_s, 0.05))
             raise VariantFailed("no answer")

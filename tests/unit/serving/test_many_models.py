@@ -228,3 +228,37 @@ def test_features_that_cannot_be_read_hurt_only_who_needs_them(bench: Bench) -> 
 
     assert (good.status, bad.status) == (200, 503)
     assert len(bench.sink.observed["heliostat_feature_seconds", "shapes"]) == 1
+
+
+def test_who_waits_for_a_variant_that_fell_silent_is_answered_at_once(bench: Bench) -> None:
+    """Not at the deadline: the breaker that opens lets them fall back."""
+
+    async def story() -> Any:
+        candidate = await bench.candidate("2")
+        await bench.gateway.policies.activate(
+            bench.policy(3, bench.stable("1"), candidate, share=1.0, deadline_s=60.0)
+        )
+        for _ in range(10):
+            await ask(bench.gateway, "/v2/models/shapes/infer", by_inputs(0.0, "red"))
+        bench.wire.silent.add(candidate.url)
+        waiting = [
+            asyncio.create_task(
+                ask(bench.gateway, "/v2/models/shapes/infer", by_inputs(0.0, "red"))
+            )
+            for _ in range(5)
+        ]
+        replies = []
+        while not all(task.done() for task in waiting):
+            await asyncio.sleep(0.02)
+            if len(replies) < 100:
+                task = asyncio.create_task(
+                    ask(bench.gateway, "/v2/models/shapes/infer", by_inputs(0.0, "red"))
+                )
+                waiting.append(task)
+                replies.append(task)
+        return [task.result() for task in waiting]
+
+    replies = asyncio.run(asyncio.wait_for(story(), 20.0))
+
+    assert {reply.status for reply in replies} == {200}
+    assert {reply.headers["x-heliostat-fallback"] for reply in replies} == {"1"}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from heliostat.commands.place import AsJson, controller, home_root
+from heliostat.commands.shown import as_table
 
 if TYPE_CHECKING:
     from heliostat.registry.summary import VersionSummary
@@ -22,17 +23,11 @@ model_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="A number, or an alias.")]
 
 
 _EDGE_ROWS = 20_000
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.add_typer(model_app, name="model")
 
 
 @model_app.command("list")
@@ -58,7 +53,7 @@ def model_list(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    _table(
+    as_table(
         ("model", "version", "aliases", "digest", "run"),
         [
             (item.model, item.version, " ".join(item.aliases) or "-", item.digest[:19], item.run_id)
@@ -129,7 +124,7 @@ def model_compare(
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    _table(
+    as_table(
         ("metric", f"version {one.version}", f"version {two.version}", "change"),
         [
             (item.metric, _figure(item.first), _figure(item.second), _figure(item.change))
@@ -195,15 +190,9 @@ def model_export(
 @model_app.command("promote")
 def model_promote(model: Model, version: Version) -> None:
     """Make a version stable at once, without a rollout: all traffic goes to it."""
-    from heliostat.control.client import ControlClient
-    from heliostat.stack import local
-
-    home, registry = _registry()
+    _, registry = _registry()
     found = registry.get(model, _number(registry, model, version))
-    endpoint = local.client_variables(home.root)["HELIOSTAT_ENDPOINT"]
-    ControlClient(endpoint=endpoint, api_key=os.environ.get("HELIOSTAT_API_KEY")).deploy(
-        model, found.version
-    )
+    controller().deploy(model, found.version)
     typer.echo(f"{model} version {found.version} answers everything")
 
 
@@ -212,10 +201,9 @@ def _registry() -> tuple[Home, Registry]:
     from heliostat.registry.tracking import Tracking
     from heliostat.registry.versions import Registry
     from heliostat.stack import local
-    from heliostat.stack.settings import find_repository, home_root
     from heliostat.store.home import open_home
 
-    home = open_home(home_root(os.environ, find_repository(Path.cwd())))
+    home = open_home(home_root())
     uri = local.client_variables(home.root)["MLFLOW_TRACKING_URI"]
     return home, Registry(Tracking(uri), home)
 
@@ -237,10 +225,3 @@ def _summary(model: str, version: str) -> VersionSummary:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[index]) for row in (header, *rows)) for index in range(len(header))]
-    for row in (header, *rows):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo(line.rstrip())

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heliostat.data_cli import shown
-from heliostat.data_cli.shown import AsJson
+from heliostat.commands import shown
+from heliostat.commands.place import AsJson, home_root
 
 if TYPE_CHECKING:
     from heliostat.lineage.graph import Graph
@@ -45,7 +45,7 @@ def _lineage(text: str, direction: str, *, as_json: bool) -> None:
     from heliostat.errors import ConfigError
     from heliostat.lineage.graph import Graph
 
-    home = shown.home()
+    home = home_root()
     graph = Graph.read(home / "lineage" / "events.jsonl")
     try:
         starts = graph.find(text)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heliostat.commands.place import home_root
+
 if TYPE_CHECKING:
     from heliostat.data.tables import Catalog
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 At = Annotated[
     str | None,
     typer.Option(
@@ -46,20 +48,13 @@ def catalog(at: str | None) -> Catalog:
     from heliostat.data.tables import Catalog
 
     if at is None:
-        return Catalog(home() / "tables")
+        return Catalog(home_root() / "tables")
     if not is_url(at):
         return Catalog(Path(at).absolute())
     stores = ("AWS_", "GOOGLE_", "AZURE_")
     return Catalog(
         at, options={key: value for key, value in os.environ.items() if key.startswith(stores)}
     )
-
-
-def home() -> Path:
-    """Where the platform keeps its state."""
-    from heliostat.stack.settings import find_repository, home_root
-
-    return home_root(os.environ, find_repository(Path.cwd()))
 
 
 def run_id(verb: str) -> str:
@@ -72,7 +67,7 @@ def as_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
-def as_table(header: list[str], rows: list[list[str]]) -> None:
+def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns."""
     from heliostat.pipeline.layout import table
 

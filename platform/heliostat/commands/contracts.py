@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from heliostat.data_cli import shown
-from heliostat.data_cli.shown import AsJson, At, Name
+from heliostat.commands import shown
+from heliostat.commands.place import AsJson
+from heliostat.commands.shown import At, Name
 
 contract_app = typer.Typer(
     help="Draft contracts and look at what they found.",

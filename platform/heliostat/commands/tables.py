@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from heliostat.data_cli import shown
-from heliostat.data_cli.shown import AsJson, At, Name
+from heliostat.commands import shown
+from heliostat.commands.place import AsJson
+from heliostat.commands.shown import At, Name
 
 table_app = typer.Typer(
     help="Look at versioned tables and keep them small.",

@@ -1,0 +1,1 @@
+"""Commands in groups, such as `heliostat table list`: one file a group."""

@@ -1,1 +1,0 @@
-"""The commands about data: `heliostat table`, `heliostat contract` and `heliostat lineage`."""
