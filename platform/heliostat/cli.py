@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heliostat import __version__
+from heliostat.clusters.commands import app as cluster_app
 from heliostat.errors import HeliostatError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ rollout_app = typer.Typer(
     help="Look at rollouts and end them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(rollout_app, name="rollout")
+app.add_typer(cluster_app, name="cluster")
 
 Assignments = Annotated[
     list[str] | None,
