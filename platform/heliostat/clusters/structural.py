@@ -29,6 +29,9 @@ class Fault:
     breaks: str | None = None
 
 
+_COMBINING = frozenset(("allOf", "anyOf", "oneOf", "not"))
+
+
 def _no_references(reference: str) -> Schema:
     raise KeyError(reference)
 
@@ -88,7 +91,8 @@ def faults(
         yield from _list_faults(schema, value, resolve, path)
     else:
         yield from _scalar_faults(schema, value, path)
-    yield from _combined_faults(schema, value, resolve, path)
+    if not _COMBINING.isdisjoint(schema):
+        yield from _combined_faults(schema, value, resolve, path)
 
 
 def _object_faults(

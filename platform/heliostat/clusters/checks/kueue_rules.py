@@ -23,7 +23,7 @@ def ray_objects(bundle: Bundle) -> Iterator[Finding]:
         labels = mapping(item.metadata.get("labels"))
         if item.kind not in _CLUSTER_KEY or QUEUE not in labels:
             continue
-        if bundle.is_whole and labels[QUEUE] not in queues:
+        if bundle.is_whole and str(labels[QUEUE]) not in queues:
             yield say(item, "kueue.queue", f"metadata.labels.{QUEUE}", labels[QUEUE],
                       "must name a LocalQueue", "the object would stay suspended for ever")  # fmt: skip
         key = _CLUSTER_KEY[item.kind]
@@ -73,7 +73,7 @@ def quotas(bundle: Bundle) -> Iterator[Finding]:
             for flavor in mappings(group.get("flavors")):
                 yield from _flavor(item, f"{where}.flavors[{flavor.get('name')}]", flavor, covered,
                                    has_cohort)  # fmt: skip
-                if bundle.is_whole and flavor.get("name") not in flavors:
+                if bundle.is_whole and str(flavor.get("name")) not in flavors:
                     yield say(item, "kueue.flavor", f"{where}.flavors", flavor.get("name"),
                               "must name a ResourceFlavor", "the queue would stay inactive")  # fmt: skip
         preemption = mapping(item.spec.get("preemption"))
@@ -82,7 +82,7 @@ def quotas(bundle: Bundle) -> Iterator[Finding]:
             yield say(item, "kueue.quota", "spec.preemption.borrowWithinCohort", borrowing,
                       "needs reclaimWithinCohort other than Never")  # fmt: skip
     for item in bundle.of_kind("LocalQueue"):
-        if bundle.is_whole and item.spec.get("clusterQueue") not in cluster_queues:
+        if bundle.is_whole and str(item.spec.get("clusterQueue")) not in cluster_queues:
             yield say(item, "kueue.queue", "spec.clusterQueue", item.spec.get("clusterQueue"),
                       "must name a ClusterQueue")  # fmt: skip
 

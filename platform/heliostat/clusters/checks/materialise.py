@@ -6,7 +6,6 @@ autoscaler beside the head, the container that waits for the head) and nothing e
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -152,4 +151,5 @@ def _add_volume(
 
 
 def _copied(value: Any) -> Any:
-    return copy.deepcopy(dict(value)) if isinstance(value, Mapping) else copy.deepcopy(value)
+    """Copy one level: nothing below it is ever changed here."""
+    return dict(value) if isinstance(value, Mapping) else value

@@ -47,6 +47,11 @@ def allows(
     )
 
 
+def admits(policies: Sequence[Document], source: Endpoint, target: Endpoint, port: int) -> bool:
+    """Say whether the target's own policies let a TCP connection in, whatever holds the source."""
+    return _passes(policies, "Ingress", target, source, target, port, "TCP")
+
+
 def _passes(
     policies: Sequence[Document], kind: Literal["Ingress", "Egress"], subject: Endpoint,
     peer: Endpoint, listener: Endpoint, port: int, protocol: str,
@@ -164,7 +169,7 @@ STRANGERS = (
 
 
 def guarded(bundle: Bundle) -> Iterator[Finding]:
-    """Strangers reach none of Ray's own ports."""
+    """Strangers reach none of Ray's own ports, even where nothing holds them back themselves."""
     policies = bundle.of_kind("NetworkPolicy")
     if not policies and not bundle.is_whole:
         return
@@ -179,7 +184,7 @@ def guarded(bundle: Bundle) -> Iterator[Finding]:
         ]
         sources.append(("the internet", Endpoint(address="203.0.113.9")))
         for who, source in sources:
-            open_ports = [p for p in GUARDED_PORTS if allows(policies, source, target, p)]
+            open_ports = [p for p in GUARDED_PORTS if admits(policies, source, target, p)]
             if open_ports:
                 path = group.path.removeprefix(f"{cluster.path}.")
                 yield cluster.say("network.open", path, open_ports,

@@ -74,7 +74,7 @@ def monitors(bundle: Bundle) -> Iterator[Finding]:
             continue
         for endpoint in mappings(item.spec.get("podMetricsEndpoints")):
             name = endpoint.get("port")
-            if name is not None and not any(name in pod.ports() for pod in selected):
+            if name is not None and not any(str(name) in pod.ports() for pod in selected):
                 yield say(item, "reference.monitor", "spec.podMetricsEndpoints", name,
                           "must name a port of the Pods it selects")  # fmt: skip
 
@@ -99,12 +99,12 @@ def services(bundle: Bundle) -> Iterator[Finding]:
                           "must name a port of the Pods it selects")  # fmt: skip
     for item in bundle.of_kind("HTTPRoute"):
         for parent in mappings(item.spec.get("parentRefs")):
-            place = (parent.get("namespace", item.namespace), parent.get("name"))
+            place = (str(parent.get("namespace", item.namespace)), str(parent.get("name")))
             if place not in gateways:
                 yield say(item, "reference.route", "spec.parentRefs", place, "must name a Gateway")
         for rule in mappings(item.spec.get("rules")):
             for backend in mappings(rule.get("backendRefs")):
-                place = (backend.get("namespace", item.namespace), backend.get("name"))
+                place = (str(backend.get("namespace", item.namespace)), str(backend.get("name")))
                 if place not in served:
                     yield say(item, "reference.route", "spec.rules", place, "must lead to a Service")
 
@@ -123,9 +123,9 @@ class _Pod:
     def has(self, labels: Mapping[str, Any]) -> bool:
         return bool(labels) and all(self.labels.get(key) == value for key, value in labels.items())
 
-    def ports(self) -> set[Any]:
+    def ports(self) -> set[str]:
         return {
-            port.get("name")
+            str(port.get("name"))
             for container in mappings(self.spec.get("containers"))
             for port in mappings(container.get("ports"))
         }
