@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-clusters image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,12 @@ prove: env ## Run the long proofs that `make test` leaves out
 
 prove-demo: env ## Run the main job from no state and keep its figures in tests/bench/results
 	@$(PY) tests/bench/demo.py
+
+prove-clusters: env ## Judge 100 files and 5,000 broken manifests, keep the figures in tests/bench/results
+	@$(PY) tests/bench/clusters.py
+
+image-pin: ## Read the digest of IMAGE from its registry and print the line for the recipe
+	@"$(PYTHON)" cluster_configs/image/pin.py "$(IMAGE)"
 
 test-unit: env ## Pass the fast rings only: repo and unit
 	@$(PY) -m pytest tests/repo tests/unit

@@ -142,7 +142,9 @@ def onprem() -> Platform:
             customer_key="kes://example/heliostat",
             volume_class="example-encrypted",
         ),
-        identity=Identity(serve="heliostat-serve", train="heliostat-train", mlflow="heliostat-mlflow"),
+        identity=Identity(
+            serve="heliostat-serve", train="heliostat-train", mlflow="heliostat-mlflow"
+        ),
         network=_network("envoy", "envoy-gateway-system"),
         gpus=(
             GpuGroup(accelerator=product, spot_share_percent=0),

@@ -24,6 +24,7 @@ NOT_IMPORTED = {
     "pandas": "Feast and MLflow exchange frames of it; bounded since Feast needs 2.x",
     "pyopenssl": "model-signing needs it to check certificates and does not bring it",
     "hypothesis": "for tests of properties",
+    "kubernetes-validate": "its JSON schemas of Kubernetes are read as files",
     "mypy": "a tool",
     "ruff": "a tool",
     "pytest-timeout": "a plugin",
@@ -48,7 +49,7 @@ def imported() -> set[str]:
         for _, name in tree.imports(path)
         if not (path.parent / f"{name.split('.')[0]}.py").exists()
     }
-    ours = {"heliostat", "jobs", "serve_apps", "tests", "__future__"}
+    ours = {"heliostat", "jobs", "serve_apps", "cluster_configs", "tests", "__future__"}
     owners = importlib.metadata.packages_distributions()
     found = set()
     for top in tops - ours - set(sys.stdlib_module_names):

@@ -129,7 +129,9 @@ def check_documents(
     documents: Iterable[Document], options: Options, *, gates: Mapping[str, bool] | None = None
 ) -> Report:
     """Check documents that were read already."""
-    kept = [item for item in documents if not item.api_version.startswith("kustomize.config.k8s.io")]
+    kept = [
+        item for item in documents if not item.api_version.startswith("kustomize.config.k8s.io")
+    ]
     bundle = Bundle(
         documents=kept,
         kubernetes=options.kubernetes,

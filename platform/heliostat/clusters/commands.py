@@ -148,7 +148,9 @@ def cost(
         typer.echo(json.dumps(found, indent=2))
         return
     for line in found["pools"]:
-        typer.echo(f"  {line['pool']:<16} {line['num_nodes']:>7g} nodes {line['per_month']:>12,.2f}")
+        typer.echo(
+            f"  {line['pool']:<16} {line['num_nodes']:>7g} nodes {line['per_month']:>12,.2f}"
+        )
     typer.echo(f"  {found['per_month']:,.2f} {table.currency} a month")
     typer.echo(f"  prices: {table.source}, {table.date}")
 

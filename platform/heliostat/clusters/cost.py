@@ -20,7 +20,7 @@ from typing import Any
 
 from heliostat.clusters import targets
 from heliostat.clusters.document import mapping, read_value
-from heliostat.clusters.recipe import ClusterRecipe, TpuGroup
+from heliostat.clusters.recipe import ClusterRecipe, CpuGroup, GpuGroup, TpuGroup
 from heliostat.config import require
 from heliostat.errors import ConfigError, nearest
 
@@ -35,7 +35,7 @@ class PriceTable:
     source: str
     date: str
     currency: str
-    per_hour: Mapping[str, float]
+    per_hour: Mapping[str, Any]
     """Price of one worker's node, by pool; ``system`` for nodes of heads and services."""
 
     def __post_init__(self) -> None:
@@ -63,7 +63,9 @@ class PriceTable:
         try:
             raw = mapping(read_value(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise ConfigError("--prices", str(path), "must be readable YAML", breaks=str(error)) from error
+            raise ConfigError(
+                "--prices", str(path), "must be readable YAML", breaks=str(error)
+            ) from error
         known = ("source", "date", "currency", "per_hour")
         for key in raw:
             require(key in known, "prices", key, "is no key here", breaks=nearest(str(key), known))
@@ -104,7 +106,8 @@ def price(
     """
     require(0 <= busy_ratio <= 1, "--busy", busy_ratio, "must be 0 to 1")
     amounts: dict[str, float] = {"system": float(num_heads)}
-    for group in (recipe.cpu, *recipe.gpus, *recipe.tpus):
+    groups: list[CpuGroup | GpuGroup | TpuGroup] = [recipe.cpu, *recipe.gpus, *recipe.tpus]
+    for group in groups:
         pools = targets.pools(group)
         spot = sum(pool.max_workers for pool in pools if pool.is_spot)
         for pool in pools:

@@ -116,8 +116,7 @@ def read_text(text: str, shown: str) -> tuple[list[Document], list[Finding]]:
                 raise _Refused(0, repr(body)[:60], "must be an object with apiVersion and kind")
             items = body.get("items") if body.get("kind") == "List" else [body]
             for item in items if isinstance(items, list) else []:
-                if isinstance(item, dict):
-                    documents.append(Document(file=shown, body=item))
+                _append(documents, item, shown)
     except _Refused as error:
         where = f"{shown}:{error.line}" if error.line else shown
         findings.append(
@@ -134,6 +133,11 @@ def read_text(text: str, shown: str) -> tuple[list[Document], list[Finding]]:
             Finding(check="yaml.read", where=where, value=problem, rule="must be valid YAML")
         )
     return documents, findings
+
+
+def _append(documents: list[Document], item: Any, shown: str) -> None:
+    if isinstance(item, dict):
+        documents.append(Document(file=shown, body=item))
 
 
 def read_value(text: str) -> Any:

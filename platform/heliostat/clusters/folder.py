@@ -10,7 +10,9 @@ from pathlib import Path
 
 from heliostat.errors import ConfigError, GateRefused, Unavailable
 
-_EXAMPLE = re.compile(r"\bexample\b|\bexample[.-]|111122223333|192\.0\.2\.|NVIDIA-EXAMPLE", re.IGNORECASE)
+_EXAMPLE = re.compile(
+    r"\bexample\b|\bexample[.-]|111122223333|192\.0\.2\.|NVIDIA-EXAMPLE", re.IGNORECASE
+)
 
 
 def write(files: Mapping[str, str], out: Path) -> list[str]:
@@ -28,7 +30,9 @@ def write(files: Mapping[str, str], out: Path) -> list[str]:
 
 def compare(files: Mapping[str, str], out: Path) -> list[str]:
     """Name the files that differ, are missing, or are there and should not be."""
-    there = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} if out.is_dir() else set()
+    there = (
+        {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} if out.is_dir() else set()
+    )
     there = {name for name in there if name.endswith((".yaml", ".json"))}
     differing = {
         name
@@ -80,4 +84,6 @@ def kubectl_apply(folder: Path, *, context: str, dry_run: bool) -> int:
     try:
         return subprocess.call(command)
     except FileNotFoundError as error:
-        raise Unavailable("kubectl", "is not installed", next_step="Install it, then repeat") from error
+        raise Unavailable(
+            "kubectl", "is not installed", next_step="Install it, then repeat"
+        ) from error

@@ -64,7 +64,10 @@ def _node_class(recipe: ClusterRecipe) -> dict[str, Any]:
 
 
 def _system_pool(recipe: ClusterRecipe) -> dict[str, Any]:
-    requirements = [_in("karpenter.sh/capacity-type", "on-demand"), _in("kubernetes.io/arch", "amd64")]
+    requirements = [
+        _in("karpenter.sh/capacity-type", "on-demand"),
+        _in("kubernetes.io/arch", "amd64"),
+    ]
     return _node_pool(recipe, "system", requirements, [], weight=10, limits={"cpu": 64})
 
 

@@ -77,7 +77,9 @@ def worker(
     )
     if accepted := targets.tolerations(recipe.target, pool):
         spec["tolerations"] = accepted
-    pod["metadata"]["labels"].update({"heliostat.io/node": "worker", "heliostat.io/group": pool.name})
+    pod["metadata"]["labels"].update(
+        {"heliostat.io/node": "worker", "heliostat.io/group": pool.name}
+    )
     if role == "serve":
         spec["topologySpreadConstraints"] = [
             {

@@ -141,7 +141,10 @@ def _platform(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     database = {"to": [{"podSelector": {"matchLabels": {"app": "postgres"}}}], "ports": _tcp(5432)}
     if recipe.database_host is not None:
         database = {"to": [{"ipBlock": {"cidr": recipe.network.store_cidr}}], "ports": _tcp(5432)}
-    from_mlflow = {"from": [{"podSelector": {"matchLabels": {"app": "mlflow"}}}], "ports": _tcp(5432)}
+    from_mlflow = {
+        "from": [{"podSelector": {"matchLabels": {"app": "mlflow"}}}],
+        "ports": _tcp(5432),
+    }
     scrape = {"from": [_in_namespace(monitoring)], "ports": _tcp(5000)}
     found = [
         _policy(recipe, "mlflow", platform, {"app": "mlflow"},
@@ -153,5 +156,7 @@ def _platform(recipe: ClusterRecipe) -> list[dict[str, Any]]:
                 ingress=[{"from": [heads], "ports": _tcp(6379)}]),
     ]  # fmt: skip
     if recipe.database_host is None:
-        found.append(_policy(recipe, "postgres", platform, {"app": "postgres"}, ingress=[from_mlflow]))
+        found.append(
+            _policy(recipe, "postgres", platform, {"app": "postgres"}, ingress=[from_mlflow])
+        )
     return found

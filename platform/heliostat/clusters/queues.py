@@ -90,9 +90,7 @@ def _cluster_queue(recipe: ClusterRecipe, role: str) -> dict[str, Any]:
         "metadata": metadata(recipe, f"{recipe.name}-{role}"),
         "spec": {
             "cohortName": recipe.name,
-            "namespaceSelector": {
-                "matchLabels": {"kubernetes.io/metadata.name": recipe.namespace}
-            },
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": recipe.namespace}},
             "queueingStrategy": "BestEffortFIFO",
             "preemption": {
                 "withinClusterQueue": "LowerPriority",

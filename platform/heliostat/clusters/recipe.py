@@ -272,7 +272,9 @@ class ClusterRecipe:
         require_name("name", self.name)
         require(len(self.name) <= 20, "name", self.name, "must have at most 20 characters",
                 breaks="KubeRay allows 36 for a RayCronJob, and suffixes follow")  # fmt: skip
-        require(self.target in TARGETS, "target", self.target, "must be one of " + ", ".join(TARGETS))
+        require(
+            self.target in TARGETS, "target", self.target, "must be one of " + ", ".join(TARGETS)
+        )
         names = [self.cpu.name, *(g.name for g in self.gpus), *(g.name for g in self.tpus)]
         require(len(set(names)) == len(names), "groups", names, "must have different names")
         require("head" not in names, "groups", names, "must not use 'head'",
@@ -281,16 +283,17 @@ class ClusterRecipe:
                 breaks="only gke has TPUs")  # fmt: skip
         require(self.serve_min_workers >= 2, "serve_min_workers", self.serve_min_workers,
                 "must be at least 2", breaks="one node that drains would be an outage")  # fmt: skip
-        for group in (self.cpu, *self.gpus):
+        spot_groups: list[CpuGroup | GpuGroup] = [self.cpu, *self.gpus]
+        for group in spot_groups:
             require(
                 self.target != "onprem" or group.spot_share_percent == 0,
                 f"{group.name}.spot_share_percent", group.spot_share_percent, "must be 0 on premises",
                 breaks="there is no spot market; use Kueue's preemption",
             )  # fmt: skip
-        for group in self.gpus:
+        for gpu in self.gpus:
             require(
-                self.target == "onprem" or group.sharing == "whole",
-                f"gpus.{group.name}.sharing", group.sharing, "must be 'whole' in a cloud",
+                self.target == "onprem" or gpu.sharing == "whole",
+                f"gpus.{gpu.name}.sharing", gpu.sharing, "must be 'whole' in a cloud",
                 breaks="slices are set up by the GPU operator on nodes of your own",
             )  # fmt: skip
         for name in ("ray", "ray_gpu"):

@@ -47,7 +47,9 @@ class Platform:
     jobs: tuple[tuple[str, JobLine], ...] = ()
 
 
-def render(recipe: ClusterRecipe, repository: Path, jobs: Mapping[str, JobLine] | None = None) -> Files:
+def render(
+    recipe: ClusterRecipe, repository: Path, jobs: Mapping[str, JobLine] | None = None
+) -> Files:
     """Render every file of a target.
 
     Args:
@@ -83,7 +85,9 @@ def render(recipe: ClusterRecipe, repository: Path, jobs: Mapping[str, JobLine] 
             files[f"{folder}/{name}.yaml"] = to_yaml(*objects)
         if written:
             files[f"{folder}/kustomization.yaml"] = kustomization([f"{n}.yaml" for n in written])
-    applied = [name for name in ("foundation", "nodes", "queues", "platform", "ray") if name in groups]
+    applied: list[str] = [
+        name for name in ("foundation", "nodes", "queues", "platform", "ray") if name in groups
+    ]
     files["kustomization.yaml"] = kustomization(applied)
     for chart, content in values.helm_values(recipe).items():
         files[f"values/{chart}.yaml"] = HEADER + _dump(content)
@@ -190,7 +194,7 @@ def to_yaml(*objects: Mapping[str, Any]) -> str:
     return HEADER + "---\n".join(_dump(item) for item in objects)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # no types in the tested set
     """Overrides the choices of SafeDumper that make manifests hard to read."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the base class's signature
@@ -210,6 +214,11 @@ _Dumper.add_representer(str, _text)
 
 def _dump(value: Any) -> str:
     text: str = yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=100, allow_unicode=True
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=False,
+        width=100,
+        allow_unicode=True,
     )
     return text

@@ -271,7 +271,12 @@ def rate_limit(recipe: ClusterRecipe) -> list[dict[str, Any]]:
 
 
 def _service(
-    recipe: ClusterRecipe, name: str, namespace: str, ports: dict[str, int], *, headless: bool = False
+    recipe: ClusterRecipe,
+    name: str,
+    namespace: str,
+    ports: dict[str, int],
+    *,
+    headless: bool = False,
 ) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "selector": {"app": name},

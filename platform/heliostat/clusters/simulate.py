@@ -131,16 +131,15 @@ def simulate(
 
 def clusters_of(bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Give each Ray cluster of a bundle as a RayCluster's manifest, by the object's name."""
-    from heliostat.clusters import core, kuberay, schema, structural
+    from heliostat.clusters import kuberay, schema, structural
 
     model = schema.structural(kuberay.RayClusterSpec)
-    resolve = core.resolver(bundle.kubernetes)
     return {
         f"{item.document.kind}/{item.document.name}": {
             "apiVersion": kuberay.API_VERSION,
             "kind": "RayCluster",
             "metadata": {"name": item.document.name, "namespace": item.document.namespace},
-            "spec": structural.with_defaults(model, dict(item.spec), resolve),
+            "spec": structural.with_defaults(model, dict(item.spec)),
         }
         for item in bundle.clusters()
     }

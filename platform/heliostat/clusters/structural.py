@@ -36,25 +36,25 @@ def _no_references(reference: str) -> Schema:
     raise KeyError(reference)
 
 
-def with_defaults(schema: Schema, value: Any, resolve: Resolve = _no_references) -> Any:
+def with_defaults(schema: Schema, value: Any) -> Any:
     """Give the value with the schema's defaults filled in, as the API server stores it.
 
-    Defaults inside an object are filled only where the object is written.
+    Defaults inside an object are filled only where the object is written. References are left
+    alone: Kubernetes' own definitions, to which they lead, carry no defaults.
     """
-    schema = _dereferenced(schema, resolve)
     if isinstance(value, Mapping):
         known = schema.get("properties", {})
         more = schema.get("additionalProperties")
         filled = {}
         for key, item in value.items():
             inner = known.get(key, more if isinstance(more, Mapping) else None)
-            filled[key] = item if inner is None else with_defaults(inner, item, resolve)
+            filled[key] = item if inner is None else with_defaults(inner, item)
         for key, inner in known.items():
             if filled.get(key) is None and "default" in inner:
-                filled[key] = with_defaults(inner, inner["default"], resolve)
+                filled[key] = with_defaults(inner, inner["default"])
         return filled
     if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
-        return [with_defaults(schema["items"], item, resolve) for item in value]
+        return [with_defaults(schema["items"], item) for item in value]
     return value
 
 
@@ -122,9 +122,7 @@ def _object_faults(
     yield from _bounds(schema, len(value), path, value, "Properties", "entries")
 
 
-def _list_faults(
-    schema: Schema, value: list[Any], resolve: Resolve, path: str
-) -> Iterator[Fault]:
+def _list_faults(schema: Schema, value: list[Any], resolve: Resolve, path: str) -> Iterator[Fault]:
     inner = schema.get("items")
     keys = schema.get("x-kubernetes-list-map-keys")
     seen: set[tuple[str, ...]] = set()

@@ -61,7 +61,7 @@ def pools(group: CpuGroup | GpuGroup | TpuGroup) -> tuple[Pool, ...]:
 
 def all_pools(recipe: ClusterRecipe) -> tuple[Pool, ...]:
     """Every pool of a recipe, spot before on-demand."""
-    groups = (recipe.cpu, *recipe.gpus, *recipe.tpus)
+    groups: list[CpuGroup | GpuGroup | TpuGroup] = [recipe.cpu, *recipe.gpus, *recipe.tpus]
     return tuple(pool for group in groups for pool in pools(group))
 
 

@@ -54,8 +54,8 @@ def monitors(recipe: ClusterRecipe) -> list[dict[str, Any]]:
 def alerts(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     """Rules that somebody should be woken for; each names what to read."""
     rules = [
-        ("RayHeadAbsent", "absent(up{pod=~\".*head.*\"} == 1)", "5m", "no head answers"),
-        ("RayPendingActors", "sum(ray_actors{State=\"PENDING_CREATION\"}) > 0", "15m",
+        ("RayHeadAbsent", 'absent(up{pod=~".*head.*"} == 1)', "5m", "no head answers"),
+        ("RayPendingActors", 'sum(ray_actors{State="PENDING_CREATION"}) > 0', "15m",
          "actors wait for nodes that do not come"),
         ("RaySpillDiskFull", "ray_local_disk_utilization_percentage > 90", "10m",
          "spilling soon fails"),

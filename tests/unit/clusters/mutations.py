@@ -49,10 +49,7 @@ def apply(body: dict[str, Any], changes: tuple[tuple[str, Any], ...]) -> dict[st
         *steps, last = path.split("|") if "|" in path else path.split(".")
         node: Any = body
         for step in steps:
-            if isinstance(node, list):
-                node = node[int(step)]
-            else:
-                node = node.setdefault(step, {})
+            node = node[int(step)] if isinstance(node, list) else node.setdefault(step, {})
         if isinstance(node, list):
             if last == "+":
                 node.append(value)
@@ -234,7 +231,7 @@ MUTATIONS = (
     m("pod.volume-kind", "Deployment", (f"{POD}.volumes.+", {"name": "h", "hostPath": {"path": "/"}})),
     m("pod.volume", "RayCluster", (f"{RAY}.volumeMounts.+", {"name": "nothing", "mountPath": "/x"})),
     m("pod.volume", "RayCluster", (f"{RAY}.volumeMounts.+", {"name": "tmp", "mountPath": "/spill"})),
-    m("pod.schema", "RayCluster", (f"{RAY}.ports.0.containerPort", "gcs")),
+    m("schema.kuberay", "RayCluster", (f"{RAY}.ports.0.containerPort", "gcs")),
     m("pod.image", "RayCluster", (f"{RAY}.image", "rayproject/ray:latest")),
     m("pod.image", "RayCluster", (f"{RAY}.image", "rayproject/ray")),
     m("pod.env", "RayCluster", (ENV, {"name": "DO_NOT_TRACK", "value": "0"})),

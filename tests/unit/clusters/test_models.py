@@ -91,8 +91,10 @@ SCHEMA = {
 }
 VALUES = st.recursive(
     st.booleans() | st.integers(-3, 9) | st.sampled_from(["", "x", "7", "zz"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(list("abcdef")), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(list("abcdef")), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
@@ -113,7 +115,10 @@ def test_each_version_of_kubernetes_refuses_what_it_does_not_know(version):
             "spec": {"containers": [{"name": "a", "resorces": {}}]}}  # fmt: skip
     (fault,) = core.object_faults(version, body)
 
-    assert (fault.path, fault.breaks) == ("spec.containers[a].resorces", "did you mean 'resources'?")
+    assert (fault.path, fault.breaks) == (
+        "spec.containers[a].resorces",
+        "did you mean 'resources'?",
+    )
 
 
 def test_a_version_without_schemas_is_refused():

@@ -49,7 +49,9 @@ def test_what_is_planted_into_has_no_finding_itself():
     assert {check for item in rendered() for check in checks_of([item], is_whole=False)} == set()
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda item: f"{MUTATIONS.index(item)}-{item.check}")
+@pytest.mark.parametrize(
+    "mutation", MUTATIONS, ids=lambda item: f"{MUTATIONS.index(item)}-{item.check}"
+)
 def test_a_planted_fault_is_named_by_its_check(mutation):
     """Every rule fails on at least one manifest, so none is vacuous."""
     documents = list(rendered())

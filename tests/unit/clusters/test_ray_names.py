@@ -29,7 +29,7 @@ def test_keys_of_runtime_environments_and_ray_start_are_the_installed_rays():
     """A new option of Ray would be refused otherwise."""
     options = {o.removeprefix("--") for p in start.params for o in getattr(p, "opts", [])}
 
-    assert serve_rules.RUNTIME_ENV == RuntimeEnv.known_fields
+    assert RuntimeEnv.known_fields == serve_rules.RUNTIME_ENV
     assert {name.removeprefix("-") for name in options} == serve_rules.START
 
 

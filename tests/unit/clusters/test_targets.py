@@ -7,8 +7,18 @@ import subprocess
 import pytest
 
 from cluster_configs import recipes
-from heliostat.clusters import check, core, cost, document, folder, render, schema, simulate, structural
-from heliostat.clusters.checks import reach
+from heliostat.clusters import (
+    check,
+    core,
+    cost,
+    document,
+    folder,
+    render,
+    schema,
+    simulate,
+    structural,
+)
+from heliostat.clusters.checks import materialise, reach
 from heliostat.clusters.checks.reach import Endpoint
 from heliostat.clusters.recipe import TARGETS
 from heliostat.errors import ConfigError, GateRefused
@@ -46,11 +56,17 @@ def test_a_target_has_no_finding_at_all(target):
 @pytest.mark.parametrize("version", core.VERSIONS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_fits_every_version_of_kubernetes(target, version):
-    """Core kinds follow the schemas of 1.33 to 1.37; dynamic resource allocation is newer than 1.33."""
+    """Core kinds and the Pods that the operator makes follow 1.33 to 1.37; dynamic resource allocation is newer than 1.33."""
     faults = [
         (item.where, str(fault))
         for item in bundle_of(target).documents
         for fault in core.object_faults(version, item.body)
+    ]
+    faults += [
+        (cluster.document.where, str(fault))
+        for cluster in bundle_of(target).clusters()
+        for made in materialise.pods(cluster)
+        for fault in core.object_faults(version, made.body)
     ]
 
     assert faults == []
@@ -186,7 +202,9 @@ def test_every_group_is_started_by_some_demand():
         demands = [simulate.Demand.parse(demand), simulate.Demand.parse("80xCPU=8")]
         found = simulate.simulate(cluster, demands)
         names = {group["groupName"] for group in cluster["spec"]["workerGroupSpecs"]}
-        wanted = {name for name in names if ("gpu" in name) == (target == "onprem") or name == "cpu"}
+        wanted = {
+            name for name in names if ("gpu" in name) == (target == "onprem") or name == "cpu"
+        }
         assert wanted - set(found.launched) <= ({"gpu", "gpu-spot"} if target == "gke" else set())
 
 
@@ -201,9 +219,7 @@ def test_a_recipe_says_what_it_cannot_mean():
     """Spot on premises, latest images and one worker that serves are refused when built."""
     cluster = recipes.onprem().cluster
     with pytest.raises(ConfigError, match="must be 0 on premises"):
-        dataclasses.replace(
-            cluster, cpu=dataclasses.replace(cluster.cpu, spot_share_percent=10)
-        )
+        dataclasses.replace(cluster, cpu=dataclasses.replace(cluster.cpu, spot_share_percent=10))
     with pytest.raises(ConfigError, match="must not be latest"):
         dataclasses.replace(cluster.images, redis="registry.example.com/redis:latest")
     with pytest.raises(ConfigError, match="one node that drains would be an outage"):

@@ -52,7 +52,10 @@ def _guarded(cluster: RaySpec) -> Iterator[Finding]:
         yield cluster.say("cluster.dashboard", "headGroupSpec.enableIngress", True,
                           "must be false", "the dashboard starts jobs; use `kubectl ray session`")  # fmt: skip
     service = mapping(mapping(head.spec.get("headService")).get("spec")).get("type")
-    for key, value in (("serviceType", head.spec.get("serviceType")), ("headService.spec.type", service)):
+    for key, value in (
+        ("serviceType", head.spec.get("serviceType")),
+        ("headService.spec.type", service),
+    ):
         if value in _DASHBOARD_TYPES:
             yield cluster.say("cluster.dashboard", f"headGroupSpec.{key}", value,
                               "must be ClusterIP", "it opens the dashboard and GCS to the outside")  # fmt: skip
@@ -163,7 +166,9 @@ def _drain(cluster: RaySpec, group: Group) -> Iterator[Finding]:
 
 def _accelerators(cluster: RaySpec, group: Group) -> Iterator[Finding]:
     limits = mapping(mapping(group.ray.get("resources")).get("limits"))
-    gpus = [key for key in limits if str(key).startswith("nvidia.com/") or str(key).endswith("/gpu")]
+    gpus = [
+        key for key in limits if str(key).startswith("nvidia.com/") or str(key).endswith("/gpu")
+    ]
     has_claims = bool(items(group.pod.get("resourceClaims")))
     says_gpu = "num-gpus" in group.params or "GPU" in mapping(group.spec.get("resources"))
     hidden = [key for key in gpus if not str(key).endswith("gpu")]
@@ -178,7 +183,7 @@ def _accelerators(cluster: RaySpec, group: Group) -> Iterator[Finding]:
             yield _at(cluster, group, "cluster.gpu", "template.spec.nodeSelector", None,
                       "must choose the GPU's nodes")  # fmt: skip
         accepted = mappings(group.pod.get("tolerations"))
-        if not any(item.get("operator") == "Exists" and not item.get("key") or
+        if not any((item.get("operator") == "Exists" and not item.get("key")) or
                    item.get("key") == "nvidia.com/gpu" or "gpu" in str(item.get("key")).lower()
                    or "gpu" in str(item.get("value")).lower() for item in accepted):  # fmt: skip
             yield _at(cluster, group, "cluster.gpu", "template.spec.tolerations", accepted,

@@ -42,7 +42,7 @@ def _queued(item: Document, cluster: Mapping[str, Any]) -> Iterator[Finding]:
     is_elastic = annotations.get(ELASTIC) == "true"
     if cluster.get("enableInTreeAutoscaling") is True and not is_elastic:
         yield say(item, "kueue.autoscaling", f"metadata.annotations.{ELASTIC}",
-                  annotations.get(ELASTIC), "must be \"true\" with autoscaling in a queue")  # fmt: skip
+                  annotations.get(ELASTIC), 'must be "true" with autoscaling in a queue')  # fmt: skip
     if is_elastic and cluster.get("managedBy") == "kueue.x-k8s.io/multikueue":
         yield say(item, "kueue.autoscaling", f"metadata.annotations.{ELASTIC}", "true",
                   "must not be combined with MultiKueue")  # fmt: skip

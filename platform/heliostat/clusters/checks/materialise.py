@@ -92,7 +92,7 @@ def _ray_container(cluster: RaySpec, group: Group, container: dict[str, Any]) ->
             {"name": "RAY_AUTH_MODE", "value": "token"},
             {"name": "RAY_AUTH_TOKEN", "valueFrom": reference},
         ]
-    taken = {item.get("name") for item in env}
+    taken = {str(item.get("name")) for item in env}
     container["env"] = [*env, *(item for item in added if item["name"] not in taken)]
     container.setdefault("livenessProbe", _copied(_PROBE))
     container.setdefault("readinessProbe", _copied(_PROBE))

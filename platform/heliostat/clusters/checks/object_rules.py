@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
@@ -17,10 +18,10 @@ _DURATION = re.compile(r"^[+-]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)((\d+(\.\d
 _MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 _ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-_WORDS = (
+_WORDS: tuple[dict[str, int], ...] = (
     {}, {}, {},
-    {name: n for n, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)},
-    {name: n for n, name in enumerate("sun mon tue wed thu fri sat".split())},
+    {name: n for n, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1)},
+    {name: n for n, name in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])},
 )  # fmt: skip
 _DESCRIPTORS = {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"}
 
@@ -123,7 +124,7 @@ def _deletion(
         known[policy] = number(condition.get("ttlSeconds")) or 0
     for condition_key, known in ttls.items():
         ordered = [(name, known[name]) for name in _ORDER if name in known]
-        for (before, early), (after, late) in zip(ordered, ordered[1:], strict=False):
+        for (before, early), (after, late) in itertools.pairwise(ordered):
             if late < early:
                 yield say(item, "operator.deletion", where, {before: early, after: late},
                           f"{after} must not come before {before}", f"for {condition_key[1]}")  # fmt: skip
@@ -159,7 +160,9 @@ def _runtime_env_text(item: Document, path: str, spec: Mapping[str, Any]) -> Ite
                   "must be valid YAML")  # fmt: skip
         return
     if not isinstance(value, Mapping):
-        yield say(item, "operator.runtime-env", f"{path}.runtimeEnvYAML", value, "must be a mapping")
+        yield say(
+            item, "operator.runtime-env", f"{path}.runtimeEnvYAML", value, "must be a mapping"
+        )
 
 
 def _schedule(item: Document, gates: Mapping[str, bool] | None) -> Iterator[Finding]:
@@ -260,16 +263,23 @@ def _upgrade(item: Document, cluster: Mapping[str, Any]) -> Iterator[Finding]:
     kind, where = strategy.get("type"), "spec.upgradeStrategy"
     kinds = ("NewCluster", "NewClusterWithIncrementalUpgrade", "None")
     if kind is not None and kind not in kinds:
-        yield say(item, "operator.upgrade", f"{where}.type", kind, "must be one of " + ", ".join(kinds))
+        yield say(
+            item, "operator.upgrade", f"{where}.type", kind, "must be one of " + ", ".join(kinds)
+        )
     if kind != "NewClusterWithIncrementalUpgrade":
         return
     if cluster.get("enableInTreeAutoscaling") is not True:
         yield say(item, "operator.upgrade", f"{where}.type", kind, "needs enableInTreeAutoscaling")
     options = strategy.get("clusterUpgradeOptions")
     if not isinstance(options, Mapping):
-        yield say(item, "operator.upgrade", f"{where}.clusterUpgradeOptions", options, "must be set")
+        yield say(
+            item, "operator.upgrade", f"{where}.clusterUpgradeOptions", options, "must be set"
+        )
         return
-    surge, step = number(options.get("maxSurgePercent", 100)), number(options.get("stepSizePercent"))
+    surge, step = (
+        number(options.get("maxSurgePercent", 100)),
+        number(options.get("stepSizePercent")),
+    )
     for key, value in (("maxSurgePercent", surge), ("stepSizePercent", step)):
         if value is None or not 0 <= value <= 100:
             yield say(item, "operator.upgrade", f"{where}.clusterUpgradeOptions.{key}",

@@ -206,7 +206,12 @@ def _backend(
     if storage.get("claimName") and more:
         yield cluster.say("operator.gcs", f"{where}.storage.claimName", storage["claimName"],
                           "must not be combined with " + ", ".join(more))  # fmt: skip
-    for name in ("RAY_GCS_STORAGE", "RAY_GCS_STORAGE_PATH", "RAY_gcs_storage", "RAY_gcs_storage_path"):
+    for name in (
+        "RAY_GCS_STORAGE",
+        "RAY_GCS_STORAGE_PATH",
+        "RAY_gcs_storage",
+        "RAY_gcs_storage_path",
+    ):
         if name in head_env:
             yield cluster.say("operator.gcs", "headGroupSpec", name, "must be left to the operator")
     mounts = mappings(cluster.head.ray.get("volumeMounts"))
@@ -225,8 +230,8 @@ def _network(cluster: RaySpec) -> Iterator[Finding]:
     groups = mappings(policy.get("workerGroups"))
     parts = [("head", policy.get("head")), ("worker", policy.get("worker"))]
     parts += [(f"workerGroups[{item.get('groupName')}]", item) for item in groups]
-    for name, part in parts:
-        part = mapping(part)
+    for name, written in parts:
+        part = mapping(written)
         for refused, key in (("DenyAllEgress", "ingressRules"), ("DenyAllIngress", "egressRules")):
             if mode == refused and items(part.get(key)):
                 yield cluster.say("operator.network", f"networkPolicy.{name}.{key}", "...",
@@ -280,7 +285,9 @@ def _history(cluster: RaySpec) -> Iterator[Finding]:
               "ALIYUNOSS": ("ALIYUN_BUCKET", "ALIYUN_ENDPOINT", "ALIYUN_REGION")}  # fmt: skip
     for name in needed.get(str(backend).upper(), ()):
         if name not in env:
-            yield cluster.say("operator.history", f"{where}.env", name, f"must be set for {backend}")
+            yield cluster.say(
+                "operator.history", f"{where}.env", name, f"must be set for {backend}"
+            )
     azure = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL")
     if str(backend).upper() == "AZUREBLOB" and not set(azure) & set(env):
         yield cluster.say("operator.history", f"{where}.env", azure, "must have one of these")

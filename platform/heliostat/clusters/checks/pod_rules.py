@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from heliostat.clusters import core
 from heliostat.clusters.checks import materialise
 from heliostat.clusters.checks.bundle import Bundle, items, mapping, mappings, pod_templates, say
 from heliostat.clusters.document import Document
@@ -36,14 +35,18 @@ def pods(bundle: Bundle) -> Iterator[Finding]:
         for path, template in pod_templates(item):
             spec = mapping(template.get("spec"))
             for check, inner, value, rule, breaks, level in _pod(spec):
-                yield say(item, check, f"{path}.spec{inner}".lstrip("."), value, rule, breaks, level)
+                yield say(
+                    item, check, f"{path}.spec{inner}".lstrip("."), value, rule, breaks, level
+                )
     for cluster in bundle.clusters():
         for made in materialise.pods(cluster):
             where = f"{made.group.path}.template"
             spec = mapping(made.body["spec"])
             for check, inner, value, rule, breaks, level in _pod(spec):
-                yield say(cluster.document, check, f"{where}.spec{inner}", value, rule, breaks, level)
-            yield from _as_kubernetes_reads_it(bundle, cluster.document, where, made.body)
+                yield say(
+                    cluster.document, check, f"{where}.spec{inner}", value, rule, breaks, level
+                )
+            yield from _mounts(cluster.document, where, made.body)
     for item in bundle.of_kind("RayJob", "RayCronJob"):
         if item in bundle.ray():
             yield from _submitters(item)
@@ -60,12 +63,8 @@ def _submitters(item: Document) -> Iterator[Finding]:
             yield say(item, check, where, value, rule, breaks, level)
 
 
-def _as_kubernetes_reads_it(
-    bundle: Bundle, item: Document, where: str, body: Mapping[str, Any]
-) -> Iterator[Finding]:
-    """The made Pod as a whole: what the operator adds must fit what was written."""
-    for fault in core.object_faults(bundle.kubernetes, body):
-        yield say(item, "pod.schema", f"{where}.{fault.path}", fault.value, fault.rule, fault.breaks)
+def _mounts(item: Document, where: str, body: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a container mounts exists, and each path once; the schema judged the rest already."""
     spec = mapping(body.get("spec"))
     names = [volume.get("name") for volume in mappings(spec.get("volumes"))]
     for kind in ("initContainers", "containers"):
@@ -76,7 +75,9 @@ def _as_kubernetes_reads_it(
                 if mount.get("name") not in names:
                     yield say(item, "pod.volume", at, mount.get("name"), "must name a volume")
                 if mount.get("mountPath") in paths:
-                    yield say(item, "pod.volume", at, mount.get("mountPath"), "must be mounted once")
+                    yield say(
+                        item, "pod.volume", at, mount.get("mountPath"), "must be mounted once"
+                    )
                 paths.append(mount.get("mountPath"))
 
 
@@ -84,7 +85,14 @@ def _pod(spec: Mapping[str, Any]) -> Said:
     security = mapping(spec.get("securityContext"))
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(key) is True:
-            yield "pod.host", f".{key}", True, "must not be set", "it shares the node's own", "error"
+            yield (
+                "pod.host",
+                f".{key}",
+                True,
+                "must not be set",
+                "it shares the node's own",
+                "error",
+            )
     for volume in mappings(spec.get("volumes")):
         kinds = sorted(set(volume) - {"name"})
         for kind in kinds:
@@ -93,7 +101,7 @@ def _pod(spec: Mapping[str, Any]) -> Said:
                 yield ("pod.volume-kind", f".volumes[{volume.get('name')}]", kind,
                        "must not be used in a restricted Pod", breaks, "error")  # fmt: skip
     for control in mappings(security.get("sysctls")):
-        if control.get("name") not in _SYSCTLS:
+        if str(control.get("name")) not in _SYSCTLS:
             yield ("pod.sysctl", ".securityContext.sysctls", control.get("name"),
                    "must be a safe one", None, "error")  # fmt: skip
     if security.get("runAsUser") == 0:
@@ -139,7 +147,14 @@ def _security(at: str, container: Mapping[str, Any], pod: Mapping[str, Any]) -> 
         yield ("pod.seccomp", f"{at}.seccompProfile.type", profile,
                "must be RuntimeDefault or Localhost, here or for the Pod", None, "error")  # fmt: skip
     if own.get("procMount") not in (None, "Default"):
-        yield ("pod.proc", f"{at}.procMount", own.get("procMount"), "must be Default", None, "error")
+        yield (
+            "pod.proc",
+            f"{at}.procMount",
+            own.get("procMount"),
+            "must be Default",
+            None,
+            "error",
+        )
     if own.get("readOnlyRootFilesystem") is not True:
         yield ("pod.read-only", f"{at}.readOnlyRootFilesystem", own.get("readOnlyRootFilesystem"),
                "must be true", "what breaks in could change the program", "warning")  # fmt: skip

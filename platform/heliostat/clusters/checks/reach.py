@@ -157,8 +157,9 @@ def endpoints(bundle: Bundle) -> Iterator[tuple[str, Endpoint]]:
                 for port in mappings(container.get("ports"))
             }
             labels = mapping(mapping(made.body["metadata"]).get("labels"))
-            yield f"{cluster.document.name}/{made.group.name}", Endpoint(
-                namespace=cluster.document.namespace, labels=labels, ports=ports
+            yield (
+                f"{cluster.document.name}/{made.group.name}",
+                Endpoint(namespace=cluster.document.namespace, labels=labels, ports=ports),
             )
 
 

@@ -48,17 +48,19 @@ def names(bundle: Bundle) -> Iterator[Finding]:
                               f"must be a key of the Secret {secret}")  # fmt: skip
     for cluster in bundle.clusters():
         options = mapping(cluster.spec.get("authOptions"))
-        name, namespace = options.get("secretName"), cluster.document.namespace
-        if name and not known.has("Secret", namespace, str(name)):
-            yield cluster.say("reference.secret", "authOptions.secretName", name,
+        token, namespace = options.get("secretName"), cluster.document.namespace
+        if token and not known.has("Secret", namespace, str(token)):
+            yield cluster.say("reference.secret", "authOptions.secretName", token,
                               "must name a Secret", f"none in namespace {namespace}")  # fmt: skip
-        elif name and "auth_token" not in known.keys.get((namespace, str(name)), {"auth_token"}):
-            yield cluster.say("reference.secret", "authOptions.secretName", name,
+        elif token and "auth_token" not in known.keys.get((namespace, str(token)), {"auth_token"}):
+            yield cluster.say("reference.secret", "authOptions.secretName", token,
                               "must have the key auth_token")  # fmt: skip
-        credential = mapping(mapping(cluster.spec.get("gcsFaultToleranceOptions")).get("redisPassword"))
-        secret = mapping(mapping(credential.get("valueFrom")).get("secretKeyRef")).get("name")
-        if secret and not known.has("Secret", namespace, str(secret)):
-            yield cluster.say("reference.secret", "gcsFaultToleranceOptions.redisPassword", secret,
+        credential = mapping(
+            mapping(cluster.spec.get("gcsFaultToleranceOptions")).get("redisPassword")
+        )
+        password = mapping(mapping(credential.get("valueFrom")).get("secretKeyRef")).get("name")
+        if password and not known.has("Secret", namespace, str(password)):
+            yield cluster.say("reference.secret", "gcsFaultToleranceOptions.redisPassword", password,
                               "must name a Secret", f"none in namespace {namespace}")  # fmt: skip
 
 
@@ -70,7 +72,9 @@ def monitors(bundle: Bundle) -> Iterator[Finding]:
         selected = [pod for pod in pods if pod.namespace == item.namespace and pod.has(labels)]
         if not selected:
             if bundle.is_whole:
-                yield say(item, "reference.monitor", "spec.selector", dict(labels), "must select a Pod")
+                yield say(
+                    item, "reference.monitor", "spec.selector", dict(labels), "must select a Pod"
+                )
             continue
         for endpoint in mappings(item.spec.get("podMetricsEndpoints")):
             name = endpoint.get("port")
@@ -106,7 +110,9 @@ def services(bundle: Bundle) -> Iterator[Finding]:
             for backend in mappings(rule.get("backendRefs")):
                 place = (str(backend.get("namespace", item.namespace)), str(backend.get("name")))
                 if place not in served:
-                    yield say(item, "reference.route", "spec.rules", place, "must lead to a Service")
+                    yield say(
+                        item, "reference.route", "spec.rules", place, "must lead to a Service"
+                    )
 
 
 class _Pod:
@@ -196,5 +202,3 @@ def _secret_keys(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         reference = mapping(mapping(entry.get("valueFrom")).get("secretKeyRef"))
         if reference.get("name") and reference.get("optional") is not True:
             yield str(reference.get("key")), str(reference["name"])
-
-

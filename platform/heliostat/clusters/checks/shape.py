@@ -64,7 +64,7 @@ def kuberay_kinds(bundle: Bundle) -> Iterator[Finding]:
             yield say(item, "schema.kuberay", "spec", item.body.get("spec"), "must be a mapping")
             continue
         model = schema.structural(cls)
-        filled = structural.with_defaults(model, item.spec, resolve)
+        filled = structural.with_defaults(model, item.spec)
         for fault in structural.faults(model, filled, resolve):
             yield _finding(item, "schema.kuberay", fault, "spec.")
         for fault in structural.faults({"$ref": _METADATA}, item.metadata, resolve):
