@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _digest(url: str, token: str | None = None) -> str:
-    headers = {"Accept": ", ".join(MANIFESTS), **({"Authorization": f"Bearer {token}"} if token else {})}
+    headers = {
+        "Accept": ", ".join(MANIFESTS),
+        **({"Authorization": f"Bearer {token}"} if token else {}),
+    }
     request = urllib.request.Request(url, headers=headers, method="HEAD")  # noqa: S310 - https above
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310

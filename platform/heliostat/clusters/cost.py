@@ -58,7 +58,7 @@ class PriceTable:
             raise ConfigError(
                 "--prices", None, "must name a price table of yours",
                 breaks="prices differ by region, contract and day, so none is built in",
-                next_step="Its form is shown in platform/docs/clusters/README.md",
+                next_step="Its form is shown in platform/docs/clusters/overview.md",
             )  # fmt: skip
         try:
             raw = mapping(read_value(path.read_text(encoding="utf-8")))

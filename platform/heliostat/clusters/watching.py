@@ -7,7 +7,7 @@ from typing import Any
 from heliostat.clusters.foundation import metadata
 from heliostat.clusters.recipe import ClusterRecipe
 
-_RUNBOOK = "platform/docs/clusters/README.md"
+_RUNBOOK = "platform/docs/clusters/overview.md"
 
 
 def monitors(recipe: ClusterRecipe) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def judge_something(data):
         node = body
         for step in path[:-1]:
             node = node[step]
-        node[path[-1]] = data.draw(JUNK)
+        node[path[-1]] = copy.deepcopy(data.draw(JUNK))
     report = check.check_documents([Document(file="f", body=body)], check.Options(is_whole=True))
 
     assert [str(item) for item in report.findings if item.check == "check.fault"] == []

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heliostat.clusters import core, kuberay, schema, structural
+from heliostat.clusters import kuberay, kubernetes_schemas, schema, structural
 from heliostat.clusters.render import to_yaml
 from heliostat.errors import ConfigError
 
@@ -108,12 +108,12 @@ def test_our_walk_agrees_with_jsonschema(value):
     assert (not list(structural.faults(SCHEMA, value))) == expected
 
 
-@pytest.mark.parametrize("version", core.VERSIONS)
+@pytest.mark.parametrize("version", kubernetes_schemas.VERSIONS)
 def test_each_version_of_kubernetes_refuses_what_it_does_not_know(version):
     """Fields of a Pod are closed, with the nearest right one named."""
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"},
             "spec": {"containers": [{"name": "a", "resorces": {}}]}}  # fmt: skip
-    (fault,) = core.object_faults(version, body)
+    (fault,) = kubernetes_schemas.object_faults(version, body)
 
     assert (fault.path, fault.breaks) == (
         "spec.containers[a].resorces",
@@ -124,7 +124,7 @@ def test_each_version_of_kubernetes_refuses_what_it_does_not_know(version):
 def test_a_version_without_schemas_is_refused():
     """Judging by another version's schema would be a guess."""
     with pytest.raises(ConfigError, match=r"--kubernetes = '1.20': must be one of 1.33"):
-        core.definitions("1.20")
+        kubernetes_schemas.definitions("1.20")
 
 
 def test_schemas_are_plain_json():

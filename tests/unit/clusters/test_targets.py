@@ -9,10 +9,10 @@ import pytest
 from cluster_configs import recipes
 from heliostat.clusters import (
     check,
-    core,
     cost,
     document,
     folder,
+    kubernetes_schemas,
     render,
     schema,
     simulate,
@@ -53,20 +53,20 @@ def test_a_target_has_no_finding_at_all(target):
     assert report.num_objects > 60
 
 
-@pytest.mark.parametrize("version", core.VERSIONS)
+@pytest.mark.parametrize("version", kubernetes_schemas.VERSIONS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_fits_every_version_of_kubernetes(target, version):
     """Core kinds and the Pods that the operator makes follow 1.33 to 1.37; dynamic resource allocation is newer than 1.33."""
     faults = [
         (item.where, str(fault))
         for item in bundle_of(target).documents
-        for fault in core.object_faults(version, item.body)
+        for fault in kubernetes_schemas.object_faults(version, item.body)
     ]
     faults += [
         (cluster.document.where, str(fault))
         for cluster in bundle_of(target).clusters()
         for made in materialise.pods(cluster)
-        for fault in core.object_faults(version, made.body)
+        for fault in kubernetes_schemas.object_faults(version, made.body)
     ]
 
     assert faults == []
@@ -268,3 +268,15 @@ def test_a_typed_job_is_what_the_file_says():
     for item in bundle_of("gke").ray():
         cls = kuberay.SPECS[item.kind]
         assert schema.to_manifest(schema.from_manifest(cls, item.spec)) == item.spec
+
+
+def test_terraforms_own_tests_of_the_pools_pass(tmp_path):
+    """Labels and taints are those that Pods select; the module has no provider, so no cloud."""
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not installed")
+    module = tmp_path / "pools"
+    shutil.copytree(ROOT / "cluster_configs" / "terraform" / "pools", module)
+    for command in (["terraform", "init", "-backend=false"], ["terraform", "test"]):
+        done = subprocess.run(command, cwd=module, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed, 0 failed" in done.stdout

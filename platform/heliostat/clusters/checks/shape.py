@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from heliostat.clusters import core, kuberay, schema, structural
+from heliostat.clusters import kuberay, kubernetes_schemas, schema, structural
 from heliostat.clusters.checks.bundle import Bundle, mapping, mappings, say
 from heliostat.clusters.document import Document
 from heliostat.clusters.finding import Finding
@@ -40,13 +40,13 @@ def objects(bundle: Bundle) -> Iterator[Finding]:
 def builtin(bundle: Bundle) -> Iterator[Finding]:
     """Kubernetes' own kinds follow its schema, unknown fields refused."""
     for item in bundle.documents:
-        for fault in core.object_faults(bundle.kubernetes, item.body):
+        for fault in kubernetes_schemas.object_faults(bundle.kubernetes, item.body):
             yield _finding(item, "schema.core", fault, "")
 
 
 def kuberay_kinds(bundle: Bundle) -> Iterator[Finding]:
     """KubeRay's kinds follow our typed models, defaults applied as the API server does."""
-    resolve = core.resolver(bundle.kubernetes)
+    resolve = kubernetes_schemas.resolver(bundle.kubernetes)
     for item in bundle.ray():
         cls = kuberay.SPECS.get(item.kind)
         if cls is None:
