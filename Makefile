@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving bench-serving bench-batch bench-data prove-data test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-data prove-clusters bench-serving bench-batch bench-data image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,12 @@ prove-serving: env ## Break the serving chain under load and keep the ledgers (a
 
 bench-serving: env ## Measure the gateway beside a bare app (needs wrk) and keep the ratios
 	@$(PY) tests/bench/run.py tests.bench.serving $(BENCH)
+
+prove-clusters: env ## Judge 100 files and 5,000 broken manifests, keep the figures in tests/bench/results
+	@$(PY) tests/bench/clusters.py
+
+image-pin: ## Read the digest of IMAGE from its registry and print the line for the recipe
+	@"$(PYTHON)" cluster_configs/image/pin.py "$(IMAGE)"
 
 test-unit: env ## Pass the fast rings only: repo and unit
 	@$(PY) -m pytest tests/repo tests/unit

@@ -26,6 +26,7 @@ NOT_IMPORTED = {
     "pyopenssl": "model-signing needs it to check certificates and does not bring it",
     "hypothesis": "for tests of properties",
     "moto": "run as a process: an S3 server for tests",
+    "kubernetes-validate": "its JSON schemas of Kubernetes are read as files",
     "mypy": "a tool",
     "ruff": "a tool",
     "pytest-timeout": "a plugin",
@@ -50,7 +51,7 @@ def imported() -> set[str]:
         for _, name in tree.imports(path)
         if not (path.parent / f"{name.split('.')[0]}.py").exists()
     }
-    ours = {"heliostat", "jobs", "serve_apps", "tests", "__future__"}
+    ours = {"heliostat", "jobs", "serve_apps", "cluster_configs", "tests", "__future__"}
     owners = importlib.metadata.packages_distributions()
     found = set()
     for top in tops - ours - set(sys.stdlib_module_names):

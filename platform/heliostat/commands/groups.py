@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heliostat.commands import contracts, keys, lineage, models, rollouts, tables
+from heliostat.commands import clusters, contracts, keys, lineage, models, rollouts, tables
 
 if TYPE_CHECKING:
     import typer
@@ -18,3 +18,4 @@ def register(app: typer.Typer) -> None:
     app.add_typer(contracts.contract_app, name="contract")
     app.add_typer(lineage.lineage_app, name="lineage")
     app.add_typer(keys.key_app, name="key")
+    app.add_typer(clusters.cluster_app, name="cluster")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heliostat.commands.place import AsJson
+from heliostat.commands.place import AsJson, home_root
 
 if TYPE_CHECKING:
     from heliostat.access.keys import KeyFile

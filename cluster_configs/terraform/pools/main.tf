@@ -1,0 +1,95 @@
+# Node pools as plain values: labels, taints and sizes that the recipe's Pods select. No provider, so
+# `terraform test` proves it with no cloud; modules for GKE and AKS take `pools` as it comes out.
+
+terraform {
+  required_version = ">= 1.6"
+}
+
+variable "target" {
+  description = "Where the pools are: gke or aks (Karpenter makes those of eks)."
+  type        = string
+  validation {
+    condition     = contains(["gke", "aks"], var.target)
+    error_message = "target must be gke or aks; Karpenter makes the pools of eks."
+  }
+}
+
+variable "groups" {
+  description = "Worker groups of the recipe. machine_type is yours: none is built in."
+  type = map(object({
+    machine_type       = string
+    max_workers        = number
+    spot_share_percent = optional(number, 0)
+    accelerator        = optional(string)
+    gpus_per_worker    = optional(number, 0)
+  }))
+  validation {
+    condition     = alltrue([for g in values(var.groups) : g.max_workers > 0])
+    error_message = "max_workers must be above 0."
+  }
+  validation {
+    condition     = alltrue([for g in values(var.groups) : g.spot_share_percent >= 0 && g.spot_share_percent <= 100])
+    error_message = "spot_share_percent must be 0 to 100."
+  }
+  validation {
+    condition     = alltrue([for g in values(var.groups) : (g.gpus_per_worker > 0) == (g.accelerator != null)])
+    error_message = "accelerator must be set with gpus_per_worker and only then."
+  }
+}
+
+variable "system" {
+  description = "Nodes of heads, MLflow, Redis and controllers; always on demand."
+  type        = object({ machine_type = string, min_nodes = number, max_nodes = number })
+}
+
+locals {
+  spot_taint = {
+    gke = { key = "cloud.google.com/gke-spot", value = "true", effect = "NoSchedule" }
+    aks = { key = "kubernetes.azure.com/scalesetpriority", value = "spot", effect = "NoSchedule" }
+  }
+  gpu_taint         = { key = "nvidia.com/gpu", value = "present", effect = "NoSchedule" }
+  accelerator_label = { gke = "cloud.google.com/gke-accelerator", aks = "heliostat.io/accelerator" }
+
+  on_demand = { for name, g in var.groups : name => merge(g, { is_spot = false, max_nodes = g.max_workers }) }
+  spot = {
+    for name, g in var.groups : "${name}-spot" => merge(g, {
+      is_spot   = true
+      max_nodes = floor(g.max_workers * g.spot_share_percent / 100 + 0.5)
+    }) if floor(g.max_workers * g.spot_share_percent / 100 + 0.5) > 0
+  }
+
+  workers = {
+    for name, g in merge(local.on_demand, local.spot) : name => {
+      machine_type = g.machine_type
+      min_nodes    = 0
+      max_nodes    = g.max_nodes
+      is_spot      = g.is_spot
+      accelerator  = g.accelerator
+      gpus         = g.gpus_per_worker
+      labels = merge(
+        { "heliostat.io/pool" = name },
+        g.accelerator == null ? {} : { (local.accelerator_label[var.target]) = g.accelerator },
+      )
+      taints = concat(
+        g.gpus_per_worker > 0 ? [local.gpu_taint] : [],
+        g.is_spot ? [local.spot_taint[var.target]] : [],
+      )
+    }
+  }
+}
+
+output "pools" {
+  description = "Every pool: machine type, bounds, labels, taints."
+  value = merge(local.workers, {
+    system = {
+      machine_type = var.system.machine_type
+      min_nodes    = var.system.min_nodes
+      max_nodes    = var.system.max_nodes
+      is_spot      = false
+      accelerator  = null
+      gpus         = 0
+      labels       = { "heliostat.io/pool" = "system" }
+      taints       = []
+    }
+  })
+}

@@ -1,0 +1,58 @@
+variables {
+  target = "gke"
+  system = { machine_type = "yours", min_nodes = 2, max_nodes = 4 }
+  groups = {
+    cpu = { machine_type = "yours", max_workers = 10 }
+    gpu = {
+      machine_type       = "yours"
+      max_workers        = 4
+      spot_share_percent = 50
+      accelerator        = "nvidia-l4"
+      gpus_per_worker    = 1
+    }
+  }
+}
+
+run "spot_and_on_demand_are_pools_apart" {
+  command = plan
+  assert {
+    condition     = join(",", sort(keys(output.pools))) == "cpu,gpu,gpu-spot,system"
+    error_message = "a group with a spot share gives two pools"
+  }
+  assert {
+    condition     = output.pools["gpu-spot"].max_nodes == 2 && output.pools["gpu"].max_nodes == 4
+    error_message = "spot takes its share, on demand can take all"
+  }
+}
+
+run "labels_and_taints_are_those_that_pods_select" {
+  command = plan
+  assert {
+    condition     = output.pools["gpu-spot"].labels["heliostat.io/pool"] == "gpu-spot" && output.pools["gpu-spot"].labels["cloud.google.com/gke-accelerator"] == "nvidia-l4"
+    error_message = "labels"
+  }
+  assert {
+    condition     = join(",", [for t in output.pools["gpu-spot"].taints : t.key]) == "nvidia.com/gpu,cloud.google.com/gke-spot"
+    error_message = "taints"
+  }
+  assert {
+    condition     = length(output.pools["system"].taints) == 0 && output.pools["system"].is_spot == false
+    error_message = "heads run on demand"
+  }
+}
+
+run "eks_is_refused" {
+  command = plan
+  variables {
+    target = "eks"
+  }
+  expect_failures = [var.target]
+}
+
+run "a_gpu_without_a_name_is_refused" {
+  command = plan
+  variables {
+    groups = { gpu = { machine_type = "yours", max_workers = 1, gpus_per_worker = 1 } }
+  }
+  expect_failures = [var.groups]
+}

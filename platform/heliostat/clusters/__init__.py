@@ -1,0 +1,1 @@
+"""Clusters: typed KubeRay models, what they render to, and the checks that prove it offline."""

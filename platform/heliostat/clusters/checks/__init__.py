@@ -1,0 +1,1 @@
+"""Rules for manifests, offline: each is a function from a bundle of documents to findings."""

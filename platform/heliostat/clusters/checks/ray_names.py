@@ -1,0 +1,183 @@
+"""Names that Ray 2.60 knows, so that no check has to import it; a test compares them with Ray."""
+
+from __future__ import annotations
+
+RAY = "2.60"
+
+DEPLOY = frozenset(
+    [
+        "proxy_location",
+        "http_options",
+        "grpc_options",
+        "controller_options",
+        "logging_config",
+        "tracing_config",
+        "applications",
+        "target_capacity",
+    ]
+)
+APPLICATION = frozenset(
+    [
+        "name",
+        "route_prefix",
+        "import_path",
+        "runtime_env",
+        "host",
+        "port",
+        "deployments",
+        "autoscaling_policy",
+        "args",
+        "logging_config",
+        "external_scaler_enabled",
+    ]
+)
+DEPLOYMENT = frozenset(
+    [
+        "name",
+        "num_replicas",
+        "max_ongoing_requests",
+        "max_queued_requests",
+        "backpressure_config",
+        "user_config",
+        "autoscaling_config",
+        "graceful_shutdown_wait_loop_s",
+        "graceful_shutdown_timeout_s",
+        "health_check_period_s",
+        "health_check_timeout_s",
+        "ray_actor_options",
+        "placement_group_bundles",
+        "placement_group_strategy",
+        "placement_group_bundle_label_selector",
+        "max_replicas_per_node",
+        "logging_config",
+        "request_router_config",
+        "gang_scheduling_config",
+        "deployment_actors",
+        "rolling_update_percentage",
+        "max_surge_percent",
+    ]
+)
+ACTOR = frozenset(
+    [
+        "runtime_env",
+        "num_cpus",
+        "num_gpus",
+        "memory",
+        "resources",
+        "accelerator_type",
+        "label_selector",
+        "fallback_strategy",
+    ]
+)
+HTTP = frozenset(
+    [
+        "host",
+        "port",
+        "root_path",
+        "request_timeout_s",
+        "keep_alive_timeout_s",
+        "ssl_keyfile",
+        "ssl_certfile",
+        "ssl_keyfile_password",
+        "ssl_ca_certs",
+    ]
+)
+LOGGING = frozenset(
+    ["encoding", "log_level", "logs_dir", "enable_access_log", "additional_log_standard_attrs"]
+)
+AUTOSCALING = frozenset(
+    [
+        "min_replicas",
+        "initial_replicas",
+        "max_replicas",
+        "target_ongoing_requests",
+        "metrics_interval_s",
+        "look_back_period_s",
+        "smoothing_factor",
+        "upscale_smoothing_factor",
+        "downscale_smoothing_factor",
+        "upscaling_factor",
+        "downscaling_factor",
+        "downscale_delay_s",
+        "downscale_to_zero_delay_s",
+        "upscale_delay_s",
+        "aggregation_function",
+        "policy",
+    ]
+)
+RUNTIME_ENV = frozenset(
+    [
+        "excludes",
+        "_ray_release",
+        "env_vars",
+        "worker_process_setup_hook",
+        "pip",
+        "image_uri",
+        "java_jars",
+        "_rocprof_sys",
+        "py_modules",
+        "conda",
+        "_nsight",
+        "container",
+        "uv",
+        "_inject_current_ray",
+        "working_dir",
+        "_ray_commit",
+        "config",
+        "py_executable",
+    ]
+)
+START = frozenset(
+    [
+        "address",
+        "autoscaling-config",
+        "block",
+        "cgroup-path",
+        "dashboard-agent-grpc-port",
+        "dashboard-agent-listen-port",
+        "dashboard-host",
+        "dashboard-port",
+        "disable-usage-stats",
+        "enable-object-reconstruction",
+        "enable-resource-isolation",
+        "head",
+        "include-dashboard",
+        "include-log-monitor",
+        "labels",
+        "labels-file",
+        "log-color",
+        "log-style",
+        "max-worker-port",
+        "memory",
+        "metrics-export-port",
+        "min-worker-port",
+        "no-monitor",
+        "no-redirect-output",
+        "node-ip-address",
+        "node-manager-port",
+        "node-name",
+        "num-cpus",
+        "num-gpus",
+        "object-manager-port",
+        "object-spilling-directory",
+        "object-store-memory",
+        "plasma-directory",
+        "port",
+        "proxy-server-url",
+        "ray-client-server-port",
+        "ray-debugger-external",
+        "redis-password",
+        "redis-shard-ports",
+        "redis-username",
+        "resources",
+        "runtime-env-agent-port",
+        "system-config",
+        "system-reserved-cpu",
+        "system-reserved-memory",
+        "temp-dir",
+        "tracing-startup-hook",
+        "v",
+        "verbose",
+        "worker-port-list",
+    ]
+)

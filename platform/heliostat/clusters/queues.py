@@ -1,0 +1,116 @@
+"""Kueue: who waits, who borrows, who is preempted. Written against v1beta2 of Kueue 0.19."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heliostat.clusters import targets
+from heliostat.clusters.foundation import PRIORITIES, metadata
+from heliostat.clusters.recipe import ClusterRecipe, TpuGroup
+
+API = "kueue.x-k8s.io/v1beta2"
+ROLES = ("train", "batch")
+
+
+def queues(recipe: ClusterRecipe) -> list[dict[str, Any]]:
+    """Flavors per pool, one cluster queue in a cohort and a local queue per role."""
+    return [
+        *_flavors(recipe),
+        *[_cluster_queue(recipe, role) for role in ROLES],
+        *[
+            {
+                "apiVersion": API,
+                "kind": "LocalQueue",
+                "metadata": metadata(recipe, f"{recipe.name}-{role}", recipe.namespace),
+                "spec": {"clusterQueue": f"{recipe.name}-{role}"},
+            }
+            for role in ROLES
+        ],
+        *[
+            {
+                "apiVersion": API,
+                "kind": "WorkloadPriorityClass",
+                "metadata": metadata(recipe, f"{recipe.name}-{role}"),
+                "value": PRIORITIES[role],
+                "description": f"Heliostat: {role}",
+            }
+            for role in ROLES
+        ],
+    ]
+
+
+def _flavors(recipe: ClusterRecipe) -> list[dict[str, Any]]:
+    found = [
+        {
+            "apiVersion": API,
+            "kind": "ResourceFlavor",
+            "metadata": metadata(recipe, f"{recipe.name}-system"),
+            "spec": {"nodeLabels": {targets.POOL_LABEL: "system"}},
+        }
+    ]
+    for pool in targets.all_pools(recipe):
+        spec: dict[str, Any] = {"nodeLabels": {targets.POOL_LABEL: pool.name}}
+        if tolerations := targets.tolerations(recipe.target, pool):
+            spec["tolerations"] = tolerations
+        found.append(
+            {
+                "apiVersion": API,
+                "kind": "ResourceFlavor",
+                "metadata": metadata(recipe, f"{recipe.name}-{pool.name}"),
+                "spec": spec,
+            }
+        )
+    return found
+
+
+def _cluster_queue(recipe: ClusterRecipe, role: str) -> dict[str, Any]:
+    """All pools in one group: cpu, memory, disk and every accelerator that some pool has."""
+    pools = targets.all_pools(recipe)
+    names = ["cpu", "memory", "ephemeral-storage"]
+    for pool in pools:
+        names += [name for name in targets.accelerators(pool) if name not in names]
+    flavors = [_quota(f"{recipe.name}-system", names, {"cpu": 16, "memory": 64, "disk": 200}, {})]
+    for pool in pools:
+        size = pool.group.size
+        num_pods = pool.max_workers
+        if isinstance(pool.group, TpuGroup):
+            num_pods *= pool.group.num_hosts
+        amounts = {
+            "cpu": num_pods * (size.cpus + 1),
+            "memory": num_pods * (size.memory_gib + 1),
+            "disk": num_pods * (size.spill_gib + 21),
+        }
+        accelerators = {
+            name: int(count) * num_pods for name, count in targets.accelerators(pool).items()
+        }
+        flavors.append(_quota(f"{recipe.name}-{pool.name}", names, amounts, accelerators))
+    return {
+        "apiVersion": API,
+        "kind": "ClusterQueue",
+        "metadata": metadata(recipe, f"{recipe.name}-{role}"),
+        "spec": {
+            "cohortName": recipe.name,
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": recipe.namespace}},
+            "queueingStrategy": "BestEffortFIFO",
+            "preemption": {
+                "withinClusterQueue": "LowerPriority",
+                "reclaimWithinCohort": "Any" if role == "train" else "LowerPriority",
+            },
+            "resourceGroups": [{"coveredResources": names, "flavors": flavors}],
+        },
+    }
+
+
+def _quota(
+    flavor: str, names: list[str], amounts: dict[str, int], accelerators: dict[str, int]
+) -> dict[str, Any]:
+    values = {
+        "cpu": amounts["cpu"],
+        "memory": f"{amounts['memory']}Gi",
+        "ephemeral-storage": f"{amounts['disk']}Gi",
+        **accelerators,
+    }
+    return {
+        "name": flavor,
+        "resources": [{"name": name, "nominalQuota": values.get(name, 0)} for name in names],
+    }
