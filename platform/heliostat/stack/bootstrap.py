@@ -1,7 +1,5 @@
 """Make the virtual environment `.venv`, with any python3 and before anything is installed.
 
-    python3 -I platform/heliostat/stack/bootstrap.py
-
 A finished installation leaves a stamp that names what it was made from; without an equal one
 nothing in `.venv` is trusted: packages that were cut off are installed again, and one whose Python
 or pip does not run is made anew. Only syntax that old interpreters can read, to say what to install.
@@ -28,10 +26,9 @@ PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "heliostat-environment.json")
 LOG = os.path.join(VENV, "install.log")
 
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-"""Where PyTorch publishes builds without CUDA, for x86_64 and for arm64."""
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # builds without CUDA, x86_64 and arm64
 
-MEGABYTES = {"cpu": (720, 2750), "cuda": (3270, 8000)}
+MEGABYTES = {"cpu": (870, 3300), "cuda": (3420, 8550)}
 """Download and disk by kind of torch build, of the tested set on x86_64; cuda disk is an estimate."""
 
 ISOLATED = ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_ROOT")
@@ -139,14 +136,9 @@ def clean_environment() -> "dict[str, str]":
     if not can_cache():
         # With a HOME that cannot be written, pip 23 fails where it keeps a wheel it built.
         kept["PIP_NO_CACHE_DIR"] = "1"
-    # pip asks `rustc` for its version, and where that is rustup's, rustup writes a file into HOME.
-    return dict(
-        kept,
-        PIP_DISABLE_PIP_VERSION_CHECK="1",
-        PIP_NO_INPUT="1",
-        PYTHONUNBUFFERED="1",
-        RUSTUP_HOME=os.path.join(VENV, ".cache", "rustup"),
-    )
+    # pip asks `rustc` for its version; where that is rustup's, it would write a file into HOME.
+    kept["RUSTUP_HOME"] = os.path.join(VENV, ".cache", "rustup")
+    return dict(kept, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1", PYTHONUNBUFFERED="1")
 
 
 def can_cache() -> bool:
