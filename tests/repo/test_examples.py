@@ -25,7 +25,7 @@ WITH_DOCTESTS = [
     for path in tree.python_files("platform/heliostat")
     if ">>> " in path.read_text(encoding="utf-8")
 ]
-FIGURE = re.compile(r"([\d.,]+)[^\d<\n]*<!-- figure: ([\w./-]+)#([\w./-]+)(?: ([+-]?\d+))? -->")
+FIGURE = re.compile(r"([\d.,]+)[^\d<\n]*<!-- figure: ([\w./-]+)#([\w./%, -]+?)(?: ([+-]?\d+))? -->")
 """A figure and where it was measured: ``0.703 <!-- figure: demo.json#december/v2/auc -->``.
 
 The path names keys of nested objects. The file's value, rounded as the text has it, is the figure.
