@@ -63,10 +63,10 @@ prove-rollouts: env ## Count false alarms and detection times of rollout statist
 	@$(PY) -m pytest -m proof tests/unit/control
 
 prove-serving: env ## Break the serving chain under load and keep the ledgers (an hour)
-	@$(PY) tests/bench/run.py tests.bench.faults $(FAULTS)
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.faults $(FAULTS)
 
 bench-serving: env ## Measure the gateway beside a bare app (needs wrk) and keep the ratios
-	@$(PY) tests/bench/run.py tests.bench.serving $(BENCH)
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.serving $(BENCH)
 
 prove-clusters: env ## Judge 100 files and 5,000 broken manifests, keep the figures in tests/bench/results
 	@$(PY) tests/bench/clusters.py

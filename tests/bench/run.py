@@ -1,6 +1,6 @@
 """Runs a program of this folder with a short private folder, free ports and Serve's environment.
 
-Usage: ``python tests/bench/run.py tests.bench.serving [ARGS]``
+Usage: ``python -m tests.bench.run tests.bench.serving [ARGS]``
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from heliostat.testing.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,10 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> int:
     """Run it; return its exit code."""
     folder = tempfile.mkdtemp(prefix="hs-", dir="/tmp")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    ports = ",".join(str(opened.getsockname()[1]) for opened in sockets)
-    for opened in sockets:
-        opened.close()
+    ports = ",".join(str(port) for port in free_ports(4))
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from heliostat.testing.ports import free_ports
 from tests.local.chain_story import TOTAL
-from tests.local.test_serving_story import free_ports
 
 
 @pytest.fixture(scope="module")

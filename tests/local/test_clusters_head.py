@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,16 +15,11 @@ from pathlib import Path
 import pytest
 
 from heliostat.clusters import check
+from heliostat.testing.ports import free_ports
 from tests.conftest import ROOT
 
 TOKEN = "a" * 64
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture
@@ -34,14 +28,14 @@ def head(child_environment):
     bundle = check.read_bundle([ROOT / "cluster_configs" / "eks" / "ray" / "shared-cluster.yaml"])
     (cluster,) = bundle.clusters()
     folder = Path(tempfile.mkdtemp(prefix="hc-", dir="/tmp"))
-    dashboard = free_port()
+    dashboard, *others = free_ports(4)
     replaced = {
         "dashboard-host": "127.0.0.1",
         "object-spilling-directory": str(folder / "spill"),
         "dashboard-port": dashboard,
-        "port": free_port(),
-        "ray-client-server-port": free_port(),
-        "dashboard-agent-listen-port": free_port(),
+        "port": others[0],
+        "ray-client-server-port": others[1],
+        "dashboard-agent-listen-port": others[2],
         "node-ip-address": "127.0.0.1",
         "temp-dir": folder,
         "object-store-memory": 100 * 2**20,

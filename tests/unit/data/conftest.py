@@ -17,11 +17,7 @@ from pathlib import Path
 
 import pytest
 
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+from heliostat.testing.ports import free_ports
 
 
 def wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
@@ -40,7 +36,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Storage options for an S3 server (moto, a process of its own) with a bucket `lake`."""
     pytest.importorskip("moto", reason="S3 is tested against moto: pip install heliostat[dev]")
     folder = tmp_path_factory.mktemp("s3")
-    port = free_port()
+    (port,) = free_ports(1)
     log = folder / "moto.log"
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -84,7 +80,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="ht-pg-", dir="/tmp"))
     if user:
         shutil.chown(folder, user)
-    port = free_port()
+    (port,) = free_ports(1)
     log = folder / "log"
     (folder / "password").write_text("correct\n")
     (folder / "password").chmod(0o644)

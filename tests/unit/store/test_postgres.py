@@ -6,7 +6,6 @@ import importlib.util
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -16,6 +15,7 @@ import pytest
 
 from heliostat.store.events import Conflict, EventLog
 from heliostat.store.leases import LeaseLost, Leases
+from heliostat.testing.ports import free_ports
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
@@ -33,9 +33,7 @@ def url():
     folder = Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp"))
     if os.getuid() == 0:
         shutil.chown(folder, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
 
     def run(*command):
         subprocess.run(command, check=True, capture_output=True, cwd=folder, user=user, timeout=60)
