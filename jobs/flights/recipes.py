@@ -15,7 +15,8 @@ from heliostat.pipeline.recipe import (
     SourceTable,
     VersionRecipe,
 )
-from heliostat.rollout.plan import CanaryPlan, ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.allowed import ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe, Validation
 from jobs.flights import tables
@@ -103,7 +104,7 @@ def demo() -> PipelineRecipe:
             training=TRAINING,
             gates=GATES,
         ),
-        canary=CanaryPlan(
+        canary=RolloutPlan(
             model=MODEL,
             candidate="2",
             steps_percent=(5.0, 25.0, 50.0, 100.0),

@@ -24,10 +24,10 @@ from scipy import stats as scipy_stats
 from scipy.special import logsumexp
 
 from heliostat.rollout import gates
+from heliostat.rollout.allowed import LatencyGate
 from heliostat.rollout.evidence import LATENCY_EDGES_MS
 from heliostat.rollout.gates import HARM_PART
 from heliostat.rollout.known import Evidence, Tally
-from heliostat.rollout.plan import LatencyGate
 from heliostat.stats import harm, srm
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -29,7 +29,8 @@ from heliostat.pipeline.recipe import (
     SourceTable,
     VersionRecipe,
 )
-from heliostat.rollout.plan import CanaryPlan, ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.allowed import ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe, Validation
 
@@ -235,7 +236,7 @@ def recipe() -> PipelineRecipe:
         ),
         stable=version(30),
         candidate=version(44),
-        canary=CanaryPlan(
+        canary=RolloutPlan(
             model="machine-failure",
             candidate="2",
             steps_percent=(20.0, 100.0),

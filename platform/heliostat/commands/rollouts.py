@@ -173,10 +173,10 @@ def rollout_abort(rollout_id: Id) -> None:
 
 def _plan(file: Path) -> Any:
     from heliostat.errors import ConfigError
-    from heliostat.rollout.plan import CanaryPlan
+    from heliostat.rollout.plan import RolloutPlan
 
     try:
-        return CanaryPlan.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        return RolloutPlan.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(
             "FILE", str(file), "must be a readable JSON file", breaks=str(error)

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from heliostat import telemetry
-from heliostat.control.policies import Policies, at_step, only
+from heliostat.control.policies import Policies, at_step, baking, only
 from heliostat.errors import HeliostatError
 from heliostat.rollout import decide as rules
 from heliostat.rollout.known import Evidence
-from heliostat.rollout.policy import ModelPolicy, Variant
+from heliostat.rollout.policy import ModelPolicy, Role, Variant
 from heliostat.rollout.protocols import Package, Plane, Versions
 from heliostat.rollout.state import ModelState, RolloutState
 from heliostat.store.events import Conflict
@@ -84,9 +84,11 @@ class Actions:
         known = rollout.candidate
         if known is None or rollout.abort_reason or rollout.phase not in ("moving", "running"):
             return
-        package = Package(path=known.package_path, digest=known.package_digest)
         try:
-            self._plane.start_variant(rollout.plan.model, known.version, package)
+            for variant in (known, rollout.twin):
+                if variant is not None:
+                    package = Package(path=variant.package_path, digest=variant.package_digest)
+                    self._plane.start_variant(rollout.plan.model, variant.version, package)
         except Exception as problem:  # noqa: BLE001 - the evidence will tell
             self.about(rollout, "action_failed", action="BringUp", error=_words(problem))
 
@@ -152,12 +154,17 @@ class Actions:
         }
         match action:
             case rules.StartCandidate():
-                variant = self._start(rollout)
+                variant = self._start(rollout, plan.candidate, "candidate")
+                words, twin = f"version {variant.version} answers at {variant.url}", None
+                if plan.twin:
+                    twin = self._start(rollout, rollout.stable, "baseline")
+                    words += f", and a twin of version {twin.version} at {twin.url}"
                 self.about(
                     rollout,
                     "candidate_started",
                     variant=asdict(variant),
-                    because=f"version {variant.version} answers at {variant.url}",
+                    twin=None if twin is None else asdict(twin),
+                    because=words,
                 )
             case rules.DecideStep(step=step):
                 percent = plan.steps_percent[step]
@@ -176,12 +183,20 @@ class Actions:
                     epoch=epoch,
                     because=f"version {plan.candidate} has {percent:g} % of the units",
                 )
+            case rules.TakeLook(look=look):
+                self.about(rollout, "looked", state.version, look=look.to_dict(), **told)
+            case rules.DecideBake():
+                self.about(rollout, "bake_decided", state.version, **told)
+            case rules.PublishBake():
+                return self._bake(rollout)
             case rules.DecideOutcome(outcome=outcome):
                 self.about(rollout, "outcome_decided", state.version, outcome=outcome, **told)
             case rules.MoveTraffic(version=version):
                 return self._move(rollout, version)
             case rules.StopCandidate():
                 self._plane.stop_variant(plan.model, plan.candidate)
+                if rollout.twin is not None:
+                    self._plane.stop_variant(plan.model, rollout.twin.version)
                 self.about(rollout, "ended", outcome=rollout.outcome, because=rollout.because)
                 self._announce(plan.model, rollout.survivor)
         return True
@@ -198,13 +213,27 @@ class Actions:
         self.about(rollout, "traffic_moved", version=version, epoch=epoch, because=words)
         return True
 
-    def _start(self, rollout: RolloutState) -> Variant:
+    def _bake(self, rollout: RolloutState) -> bool:
+        """Make the candidate stable, the version before still loaded beside it."""
         plan = rollout.plan
-        package = self._versions.find(plan.model, plan.candidate)
-        url = self._plane.start_variant(plan.model, plan.candidate, package)
+        policy = baking(_given(self._policy(plan.model)), rollout)
+        epoch = self._publish(policy, f"{rollout.rollout_id}/bake")
+        if not self._plane.ready(plan.model, plan.candidate):
+            return False
+        words = (
+            f"version {plan.candidate} is stable on trial for {plan.bake_s:g} s; "
+            f"version {rollout.stable} keeps {plan.bake_percent:g} % of the units"
+        )
+        self.about(rollout, "bake_reached", epoch=epoch, because=words)
+        return True
+
+    def _start(self, rollout: RolloutState, version: str, role: Role) -> Variant:
+        model = rollout.plan.model
+        package = self._versions.find(model, version)
+        url = self._plane.start_variant(model, version, package)
         return Variant(
-            version=plan.candidate,
-            role="candidate",
+            version=version,
+            role=role,
             placement="isolated",
             package_path=package.path,
             package_digest=package.digest,

@@ -14,7 +14,7 @@ from heliostat import telemetry
 from heliostat.access.keys import KeyFile, KeyRing
 from heliostat.access.roles import Role
 from heliostat.access.seal import Seal
-from heliostat.control import commands, page, view
+from heliostat.control import commands, compared, page, view
 from heliostat.control.controller import LEASE_TTL_S, Controller
 from heliostat.control.loop import Loop
 from heliostat.errors import ConfigError, Unavailable, nearest
@@ -42,6 +42,8 @@ class _Call:
 
     body: bytes
     fields: dict[bytes, bytes]
+    by: str
+    """Name of the caller's key, or that nobody was asked for one."""
 
     @property
     def key(self) -> str | None:
@@ -129,23 +131,26 @@ class ControlApp:
     async def _answer(self, scope: asgi.Scope, receive: asgi.Receive) -> tuple[int, Any]:
         fields = asgi.headers(scope)
         work = self._route(scope["method"], scope["path"])
-        self._admit(scope["method"], scope["path"], fields)
+        by = self._admit(scope["method"], scope["path"], fields)
         body = await asgi.read_body(
             receive, fields, max_bytes=_MAX_BODY_BYTES, timeout_s=_BODY_TIMEOUT_S
         )
         if scope["method"] == "POST":
             await self._until_leading()
-        call = _Call(body=body, fields=fields)
+        call = _Call(body=body, fields=fields, by=by)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
 
-    def _admit(self, method: str, path: str, fields: dict[bytes, bytes]) -> None:
-        """Refuse who may not ask for this; evidence carries a seal instead of a key."""
+    def _admit(self, method: str, path: str, fields: dict[bytes, bytes]) -> str:
+        """Refuse who may not ask for this; evidence carries a seal instead of a key.
+
+        Returns the caller's name.
+        """
         parts = [part for part in path.split("/") if part and part != "v1"]
         ring = self._read_keys()
         if ring is None or parts[:1] == ["evidence"]:
-            return
+            return commands.UNKNOWN
         needed: Role = "operate"
-        if method == "GET" or parts[:1] == ["labels"]:
+        if method == "GET" or parts[:1] in (["labels"], ["outcomes"]):
             needed = "predict"
         elif parts[:1] in (["deployments"], ["models"]):
             needed = "admin"
@@ -155,6 +160,7 @@ class ControlApp:
             raise Refused(401, "header authorization: must be a valid key, as in: Bearer KEY")
         if not caller.may(needed, None):
             raise Refused(403, f"{caller.name} has role {caller.role}: needs {needed}")
+        return caller.name
 
     def _read_keys(self) -> KeyRing | None:
         """Read the keys again after every change; None while there is no file of them."""
@@ -193,6 +199,8 @@ class ControlApp:
                 routes = {"POST": lambda call: self._tell(name, what, call)}
             case ["models", name, ("freeze" | "thaw") as what]:
                 routes = {"POST": lambda call: self._freeze(name, what == "freeze", call)}
+            case ["models", name, "return"]:
+                routes = {"POST": lambda call: self._go_back(name, call)}
             case ["page"]:
                 routes = {"GET": self._page}
             case ["audit"]:
@@ -201,6 +209,8 @@ class ControlApp:
                 routes = {"POST": self._evidence}
             case ["labels"]:
                 routes = {"POST": self._labels}
+            case ["outcomes"]:
+                routes = {"POST": self._outcomes}
             case _:
                 raise Refused(404, f"path = {path[:200]!r}: is not known")
         if method not in routes:
@@ -234,23 +244,39 @@ class ControlApp:
             call.key,
             wait_s=DEPLOYMENT_WAIT_S,
             wake=self._loop.wake,
+            by=call.by,
+        )
+        return 200, answer
+
+    def _go_back(self, model: str, call: _Call) -> tuple[int, Any]:
+        answer = commands.go_back(
+            self._controller,
+            model,
+            call.key,
+            because=_reason(call),
+            by=call.by,
+            wait_s=DEPLOYMENT_WAIT_S,
+            wake=self._loop.wake,
         )
         return 200, answer
 
     def _begin(self, call: _Call) -> tuple[int, Any]:
         raw = call.object("plan")
-        rollout = commands.start(self._controller, raw["plan"], call.key)
+        rollout = commands.start(self._controller, raw["plan"], call.key, call.by)
         self._loop.wake()
-        return 201, view.summary(rollout)
+        warnings = view.warnings(self._controller, rollout)
+        return 201, {**view.summary(rollout), "warnings": warnings}
 
     def _tell(self, rollout_id: str, what: str, call: _Call) -> tuple[int, Any]:
-        rollout = commands.tell(self._controller, rollout_id, what, _reason(call), call.key)
+        rollout = commands.tell(
+            self._controller, rollout_id, what, _reason(call), call.key, call.by
+        )
         self._loop.wake()
         return 200, view.summary(rollout)
 
     def _freeze(self, model: str, on: bool, call: _Call) -> tuple[int, Any]:
         reason = _reason(call) if on else None
-        frozen = commands.freeze(self._controller, model, reason, call.key)
+        frozen = commands.freeze(self._controller, model, reason, call.key, call.by)
         self._loop.wake()
         return 200, {"model": model, "frozen": frozen}
 
@@ -274,7 +300,7 @@ class ControlApp:
         return 200, told
 
     def _abort(self, rollout_id: str, call: _Call) -> tuple[int, Any]:
-        rollout = commands.abort(self._controller, rollout_id, _reason(call), call.key)
+        rollout = commands.abort(self._controller, rollout_id, _reason(call), call.key, call.by)
         self._loop.wake()
         return 200, view.summary(rollout)
 
@@ -298,6 +324,14 @@ class ControlApp:
             rule = 'must be a list of {"request_id": text, "label": 0 or 1}'
             raise Refused(400, f"labels: {rule}; {error!r}") from error
         return 200, {"received": len(labels), "joined": self._controller.label(labels)}
+
+    def _outcomes(self, call: _Call) -> tuple[int, Any]:
+        raw = call.object("model", "outcomes")
+        known = self._controller.outcomes
+        if known is None:
+            raise Refused(404, "outcomes: this controller keeps none")
+        found = compared.read(raw["outcomes"])
+        return 200, {"received": len(found), "new": known.add(str(raw["model"]), found)}
 
 
 def _reason(call: _Call) -> str:

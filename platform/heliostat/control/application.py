@@ -14,15 +14,19 @@ from typing import Any
 
 from heliostat import telemetry
 from heliostat.access import seal as access_seal
+from heliostat.access import signature
 from heliostat.access.keys import KeyFile
 from heliostat.config import require
+from heliostat.control import hooks
 from heliostat.control.api import ControlApp
+from heliostat.control.checks import Checks
 from heliostat.control.controller import Controller
 from heliostat.control.loop import Loop
 from heliostat.errors import ConfigError, nearest
 from heliostat.store.events import EventLog
 from heliostat.store.home import Home
 from heliostat.store.leases import Leases
+from heliostat.store.outcomes import Outcomes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,15 +73,25 @@ def make(settings: ControlSettings) -> ControlApp:
 
     telemetry.configure("control")
     home = Home(root=Path(settings.home))
+    state = settings.state_url or home.state_db
+    key = signature.load_or_create_key(home.keys / "hooks.key")
+    hooks_file = home.root / "hooks.json"
+    hooks.read(hooks_file)  # a file that cannot be meant is told about now, not at the first event
+    log = EventLog(state)
     controller = Controller(
-        EventLog(settings.state_url or home.state_db),
-        Leases(settings.state_url or home.state_db),
+        log,
+        Leases(state),
         ServePlane(home.root, settings.endpoint.rstrip("/")),
         RegistryVersions(settings.tracking_uri, home),
         holder=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        outcomes=Outcomes(state),
+        checks=Checks(key, time.time),
     )
+    courier = hooks.Courier(log, lambda: hooks.read(hooks_file), key, time.time)
     seal = access_seal.load_or_create(home.keys / "gateway.key")
-    return ControlApp(controller, Loop(controller), seal, KeyFile(home.keys / "control", time.time))
+    return ControlApp(
+        controller, Loop(controller, courier), seal, KeyFile(home.keys / "control", time.time)
+    )
 
 
 def application(args: dict[str, Any]) -> Any:

@@ -65,6 +65,14 @@ class ControlClient:
         path = f"/v1/models/{model}/{'thaw' if because is None else 'freeze'}"
         return self._object("POST", path, {"because": because})
 
+    def go_back(self, model: str, because: str) -> dict[str, Any]:
+        """Make the last good version stable again, without steps."""
+        return self._object("POST", f"/v1/models/{model}/return", {"because": because})
+
+    def report_outcomes(self, model: str, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Report what units did; see `store.outcomes.Outcome` for the fields of each."""
+        return self._object("POST", "/v1/outcomes", {"model": model, "outcomes": list(outcomes)})
+
     def audit(self) -> dict[str, Any]:
         """Check every stream's hash chain: counts of events, and what was tampered with."""
         return self._object("GET", "/v1/audit")

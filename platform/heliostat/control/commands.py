@@ -7,10 +7,17 @@ from collections.abc import Callable
 
 from heliostat.config import require_name
 from heliostat.control.controller import Controller, stream
-from heliostat.errors import ConfigError, Unavailable
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.errors import ConfigError, Unavailable, nearest
+from heliostat.rollout import forecast
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.rollout.state import RolloutState
 from heliostat.store.events import Conflict
+
+UNKNOWN = "anyone"
+"""Who asked, where no keys are asked for."""
+
+RETURN_WINDOW_S = 7 * 86_400.0
+"""A version that was stable within so long may become so again without steps."""
 
 
 class NotFound(ConfigError):
@@ -30,10 +37,18 @@ def deploy(
     wait_s: float,
     wake: Callable[[], None],
     pause: Callable[[float], None] = time.sleep,
+    by: str = UNKNOWN,
+    because: str | None = None,
+    is_return: bool = False,
 ) -> dict[str, object]:
     """Make a version stable at once and wait until gateways answer with it.
 
     A running rollout of the model is aborted first.
+
+    Args:
+        by: Who asks for it.
+        because: The reason, for people.
+        is_return: Whether the version that is stable now is left because it is not good.
 
     Raises:
         ConfigError: There is no such version, or gateways cannot load it.
@@ -45,9 +60,8 @@ def deploy(
     earlier = None if key is None else controller.log.find(stream(model), key)
     if earlier is None:
         controller.versions.find(model, version)
-    asked = controller.record(
-        model, "deployment.requested", {"version": version}, idempotency_key=key
-    )
+    told = {"version": version, "because": because, "is_return": is_return}
+    asked = controller.record(model, "deployment.requested", told, idempotency_key=key, by=by)
     if asked.payload["version"] != version:
         raise ConfigError("idempotency-key", key, "was used for another version before")
     wake()
@@ -70,15 +84,62 @@ def _deployed(controller: Controller, model: str, version: str, number: int) -> 
     raise Busy("deployment", f"{model}@{version}", "was replaced by a newer one")
 
 
-def start(controller: Controller, raw_plan: object, key: str | None) -> RolloutState:
+def go_back(
+    controller: Controller,
+    model: str,
+    key: str | None,
+    *,
+    because: str,
+    by: str,
+    wait_s: float,
+    wake: Callable[[], None],
+    pause: Callable[[float], None] = time.sleep,
+    window_s: float = RETURN_WINDOW_S,
+) -> dict[str, object]:
+    """Make the last good version stable again, without steps.
+
+    That is the newest one that was stable before and that nobody went back from, if it was
+    left within the window: it has proven itself under traffic that is still like today's.
+
+    Raises:
+        NotFound: The model was never deployed.
+        ConfigError: There is no such version, or it cannot be found or loaded any more.
+    """
+    if model not in controller.models():
+        raise NotFound("model", model, "must have been deployed")
+    state, now = controller.state(model), controller.clock()
+    if state.rollout is not None and state.rollout.bake_decided and state.stable is not None:
+        version = state.stable  # the promotion is not final yet: it is taken back
+    else:
+        bad = {past.version for past in state.past if not past.is_good} | {state.stable}
+        good = [past for past in state.past if past.version not in bad]
+        if not good or now - good[-1].until > window_s:
+            raise ConfigError(
+                "model", model,
+                f"has no good version that was stable within {window_s / 86_400:g} days",
+                next_step="Deploy one: POST /v1/deployments",
+            )  # fmt: skip
+        version = good[-1].version
+    return deploy(
+        controller, model, version, key,
+        wait_s=wait_s, wake=wake, pause=pause, by=by, because=because, is_return=True,
+    )  # fmt: skip
+
+
+def start(
+    controller: Controller, raw_plan: object, key: str | None, by: str = UNKNOWN
+) -> RolloutState:
     """Begin a rollout.
+
+    What the plan will not reach at the present traffic is a warning in the event, no refusal.
 
     Raises:
         ConfigError: The plan cannot be meant; the model has no stable version; the
-            candidate does not exist, fails verification or is the stable version.
+            candidate does not exist, fails verification or is the stable version; an A/B
+            test compares a metric that nobody has reported.
         Busy: The model has a rollout or a deployment under way.
     """
-    plan = CanaryPlan.from_dict(raw_plan)
+    plan = RolloutPlan.from_dict(raw_plan)
     model = plan.model
     if key is not None:
         earlier = controller.log.find(stream(model), key)
@@ -103,13 +164,17 @@ def start(controller: Controller, raw_plan: object, key: str | None) -> RolloutS
             "plan.candidate", plan.candidate, "must not be the version that is stable already"
         )
     controller.versions.find(model, plan.candidate)
+    if plan.comparison is not None:
+        _require_reported(controller, model, plan.comparison.metric)
+    rate = controller.rates.per_s(model, controller.clock())
     rollout_id = f"{model}-{state.version + 1}"
-    steps = ", ".join(f"{percent:g}" for percent in plan.steps_percent)
     payload = {
         "rollout_id": rollout_id,
         "plan": plan.to_dict(),
         "stable": state.stable,
-        "because": f"version {plan.candidate} against stable {state.stable}: {steps} %",
+        "because": f"version {plan.candidate} against stable {state.stable}: {_way(plan)}",
+        "requests_per_s": None if rate is None else round(rate, 3),
+        "warnings": forecast.warnings(plan, rate) if rate else [],
     }
     try:
         controller.record(
@@ -118,13 +183,43 @@ def start(controller: Controller, raw_plan: object, key: str | None) -> RolloutS
             payload,
             expected_version=state.version,
             idempotency_key=key,
+            by=by,
         )
     except Conflict as conflict:
         raise Busy("plan.model", model, "was changed by somebody else just now") from conflict
     return controller.state(model).rollouts[rollout_id]
 
 
-def abort(controller: Controller, rollout_id: str, because: str, key: str | None) -> RolloutState:
+def _require_reported(controller: Controller, model: str, metric: str) -> None:
+    known = [] if controller.outcomes is None else controller.outcomes.metrics(model)
+    if metric not in known:
+        raise ConfigError(
+            "plan.comparison.metric", metric, "nobody has reported it",
+            breaks=nearest(metric, known) if known else "no metric was reported for this model",
+            next_step="Report outcomes first: POST /v1/outcomes",
+        )  # fmt: skip
+
+
+def _way(plan: RolloutPlan) -> str:
+    steps = ", ".join(f"{percent:g}" for percent in plan.steps_percent)
+    bake = f"then {plan.bake_s:g} s of bake" if plan.bake_s else ""
+    match plan.kind:
+        case "shadow":
+            return "mirrored only"
+        case "blue_green":
+            return f"mirrored, {bake}"
+        case "ab":
+            return f"compared at {steps} %"
+    return f"{steps} %, {bake}" if bake else f"{steps} %"
+
+
+def abort(
+    controller: Controller,
+    rollout_id: str,
+    because: str,
+    key: str | None,
+    by: str = UNKNOWN,
+) -> RolloutState:
     """Ask for all traffic to go back to stable; an ended rollout is left as it is.
 
     Raises:
@@ -137,12 +232,18 @@ def abort(controller: Controller, rollout_id: str, because: str, key: str | None
             "rollout.abort_requested",
             {"rollout_id": rollout_id, "because": because},
             idempotency_key=key,
+            by=by,
         )
     return find(controller, rollout_id)
 
 
 def tell(
-    controller: Controller, rollout_id: str, what: str, because: str, key: str | None
+    controller: Controller,
+    rollout_id: str,
+    what: str,
+    because: str,
+    key: str | None,
+    by: str = UNKNOWN,
 ) -> RolloutState:
     """Pause, resume, approve or hurry a rollout; what is so already is left as it is.
 
@@ -180,11 +281,18 @@ def tell(
             f"rollout.{kinds[what]}",
             {"rollout_id": rollout_id, "because": because, **more},
             idempotency_key=key,
+            by=by,
         )
     return find(controller, rollout_id)
 
 
-def freeze(controller: Controller, model: str, because: str | None, key: str | None) -> str | None:
+def freeze(
+    controller: Controller,
+    model: str,
+    because: str | None,
+    key: str | None,
+    by: str = UNKNOWN,
+) -> str | None:
     """Freeze a model with a reason, or with None thaw it; harm is still taken back meanwhile.
 
     Raises:
@@ -194,7 +302,7 @@ def freeze(controller: Controller, model: str, because: str | None, key: str | N
         raise NotFound("model", model, "must have been deployed")
     if controller.state(model).frozen != because:
         kind = "model.thawed" if because is None else "model.frozen"
-        controller.record(model, kind, {"because": because}, idempotency_key=key)
+        controller.record(model, kind, {"because": because}, idempotency_key=key, by=by)
     return controller.state(model).frozen
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from heliostat import telemetry
 from heliostat.control.actions import Actions
+from heliostat.control.checks import Checks
+from heliostat.control.compared import Comparisons
 from heliostat.control.policies import Policies
+from heliostat.control.rates import Rates
 from heliostat.rollout import decide as rules
 from heliostat.rollout.evidence import EvidenceReport
 from heliostat.rollout.gathered import Gathering
@@ -19,9 +22,13 @@ from heliostat.rollout.protocols import Plane, Versions
 from heliostat.rollout.state import ModelState, RolloutState, fold
 from heliostat.store.events import Event, EventLog
 from heliostat.store.leases import Fence, LeaseLost, Leases
+from heliostat.store.outcomes import Outcomes
 
 LEASE = "rollout-controller"
 LEASE_TTL_S = 5.0
+
+BY_ITSELF = "controller"
+"""Who did what nobody asked for, in the audit trail."""
 
 _TOLD = frozenset(
     {"rollout_id", "version", "step", "percent", "epoch", "outcome", "because", "error"}
@@ -51,6 +58,8 @@ class Controller:
         *,
         holder: str,
         clock: Callable[[], float] = time.time,
+        outcomes: Outcomes | None = None,
+        checks: Checks | None = None,
     ) -> None:
         """Hold what it acts through; nothing is read or done yet.
 
@@ -61,8 +70,14 @@ class Controller:
             versions: Finds model versions.
             holder: Unique name of this process.
             clock: Seconds since 1970.
+            outcomes: What units did, for A/B tests; None refuses those.
+            checks: Asks what plans ask outside; None never asks, so that such a plan waits.
         """
         self.log = log
+        self.outcomes = outcomes
+        self.checks = checks
+        self.rates = Rates()
+        self._comparisons = None if outcomes is None else Comparisons(outcomes)
         self.versions = versions
         self.policies = Policies(log)
         self.clock = clock
@@ -138,13 +153,19 @@ class Controller:
             self._states[model] = state
             return state
 
-    def record(self, model: str, kind: str, payload: dict[str, Any], **more: Any) -> Event:
+    def record(
+        self, model: str, kind: str, payload: dict[str, Any], *, by: str = BY_ITSELF, **more: Any
+    ) -> Event:
         """Append to a model's stream under the lease.
+
+        Args:
+            by: Who asked for it, kept with the event.
 
         Raises:
             LeaseLost: This controller does not lead.
             Conflict: As for `EventLog.append`.
         """
+        payload = {**payload, "by": by}
         event = self.log.append(stream(model), kind, payload, fence=self.fence(), **more)
         telemetry.event(kind, model=model, **{key: payload[key] for key in payload if key in _TOLD})
         return event
@@ -153,6 +174,8 @@ class Controller:
         """Add gateway reports to the rollouts they belong to; returns how many were new."""
         new = 0
         for report in reports:
+            asked = sum(item.requests for item in report.counts)
+            self.rates.add(report.model, asked, self.clock())
             rollout = self.state(report.model).rollout
             if rollout is not None and rollout.rollout_id == report.rollout_id:
                 with self._lock:
@@ -168,8 +191,8 @@ class Controller:
     def evidence(self, rollout: RolloutState) -> Evidence | None:
         """What was gathered of a rollout in this process; None if nothing ever was."""
         with self._lock:
-            gathering = self._gatherings.get(rollout.rollout_id)
-            return None if gathering is None else gathering.evidence()
+            gathering = self._gatherings.get(_period(rollout))
+            return None if gathering is None else self._whole(rollout, gathering)
 
     def decision(self, rollout_id: str) -> rules.Decision | None:
         """What was last decided about a rollout in this process."""
@@ -197,7 +220,7 @@ class Controller:
             self._taken_over.add(rollout.rollout_id)
             self.republish()
         with self._lock:
-            evidence = self._gathering(rollout).evidence()
+            evidence = self._whole(rollout, self._gathering(rollout))
         if state.frozen is not None and rollout.paused is None:
             rollout = replace(rollout, paused=f"model frozen, {state.frozen}")
         decision = rules.decide(rollout, evidence, self.clock())
@@ -207,19 +230,39 @@ class Controller:
             for action in decision.actions
         )
 
+    def _whole(self, rollout: RolloutState, gathering: Gathering) -> Evidence:
+        """What gateways told, together with what was asked and compared elsewhere."""
+        evidence = gathering.evidence()
+        if self.checks is not None and rollout.plan.checks:
+            evidence = replace(evidence, checks=self.checks.results(rollout.rollout_id))
+        if self._comparisons is not None and rollout.plan.comparison is not None:
+            policy = self.policies.current()
+            part = None if policy is None else policy.models.get(rollout.plan.model)
+            owners = None if part is None or part.rollout_id is None else part.slots
+            compared = self._comparisons.of(rollout, owners, self.clock())
+            evidence = replace(evidence, compared=compared)
+        return evidence
+
     def _gathering(self, rollout: RolloutState) -> Gathering:
-        known = self._gatherings.get(rollout.rollout_id)
+        known = self._gatherings.get(_period(rollout))
         if known is None:
             model = rollout.plan.model
             # The last ended rollout of the model is kept until the next one for its late labels.
             for old, gathering in list(self._gatherings.items()):
                 if gathering.model == model:
                     del self._gatherings[old]
-            known = self._gatherings[rollout.rollout_id] = Gathering(
+            known = self._gatherings[_period(rollout)] = Gathering(
                 rollout_id=rollout.rollout_id,
                 model=model,
                 stable=rollout.stable,
                 candidate=rollout.plan.candidate,
+                twin=rollout.plan.twin,
+                baking=rollout.bake_epoch is not None,
                 earlier=rollout.evidence,
             )
         return known
+
+
+def _period(rollout: RolloutState) -> str:
+    """What is gathered together: before the promotion and after it are judged apart."""
+    return rollout.rollout_id + ("/bake" if rollout.bake_epoch is not None else "")

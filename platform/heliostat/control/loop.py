@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from heliostat import telemetry
 from heliostat.control.controller import Controller
+from heliostat.control.hooks import Courier
 from heliostat.store.leases import LeaseLost
 
 TICK_S = 0.25
@@ -21,9 +22,11 @@ _MAX_MODELS_AT_WORK = 8
 class Loop:
     """Runs a controller in threads of its own, one model not waiting for another."""
 
-    def __init__(self, controller: Controller) -> None:
-        """Hold the controller; `start` begins."""
+    def __init__(self, controller: Controller, courier: Courier | None = None) -> None:
+        """Hold the controller, and who tells addresses outside; `start` begins."""
         self._controller = controller
+        self._courier = courier
+        self._posting = threading.Thread(target=self._deliver, name="courier", daemon=True)
         self._news = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="controller", daemon=True)
@@ -34,6 +37,8 @@ class Loop:
     def start(self) -> None:
         """Begin to work; returns at once."""
         self._thread.start()
+        if self._courier is not None:
+            self._posting.start()
 
     def wake(self) -> None:
         """Look at all models now: something has changed."""
@@ -45,6 +50,8 @@ class Loop:
         self._news.set()
         self._thread.join(timeout=5.0)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._controller.checks is not None:
+            self._controller.checks.close()
         self._controller.resign()
 
     def _run(self) -> None:
@@ -60,9 +67,25 @@ class Loop:
                     republished_at = now
                     self._controller.republish()
                 for model in self._controller.models():
+                    self._ask(model)
                     self._dispatch(model)
                 self._told = ""
             except Exception as problem:  # noqa: BLE001 - the loop outlives whatever goes wrong
+                self._tell(problem)
+
+    def _ask(self, model: str) -> None:
+        rollout = self._controller.state(model).rollout
+        if self._controller.checks is not None and rollout is not None:
+            self._controller.checks.refresh(rollout)
+
+    def _deliver(self) -> None:
+        """Tell what happened; an address that does not answer must not hold up the rest."""
+        assert self._courier is not None
+        while not self._ending.wait(TICK_S):
+            try:
+                if self._controller.leads:
+                    self._courier.deliver(self._controller.fence())
+            except Exception as problem:  # noqa: BLE001 - tried again at the next turn
                 self._tell(problem)
 
     def _dispatch(self, model: str) -> None:

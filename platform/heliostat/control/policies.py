@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
+from heliostat.rollout.decide import twin_share
 from heliostat.rollout.policy import NUM_SLOTS, ModelPolicy, Policy, Variant
 from heliostat.rollout.state import RolloutState
 from heliostat.stats import slots
@@ -69,12 +70,42 @@ def at_step(now: ModelPolicy, rollout: RolloutState, step: int) -> ModelPolicy:
     assert rollout.candidate is not None
     plan = rollout.plan
     share = plan.steps_percent[step] / 100
-    owners = slots.assign(now.slots, [1 - share, share], salt=plan.salt or rollout.rollout_id)
+    shares, variants = [1 - share, share], [now.stable, rollout.candidate]
+    if rollout.twin is not None:
+        beside = twin_share(share)
+        shares, variants = [1 - share - beside, share, beside], [*variants, rollout.twin]
+    owners = slots.assign(now.slots, shares, salt=_salt(rollout))
     return ModelPolicy(
         model=plan.model,
-        variants=(now.stable, rollout.candidate),
+        variants=tuple(variants),
         slots=owners,
         rollout_id=rollout.rollout_id,
         paired=plan.paired,
         deadline_s=now.deadline_s,
     )
+
+
+def baking(now: ModelPolicy, rollout: RolloutState) -> ModelPolicy:
+    """The policy after the promotion: the candidate is stable, the version before is at hand.
+
+    It keeps the units that would have moved last, so that no unit goes there and back.
+    """
+    assert rollout.candidate is not None
+    plan = rollout.plan
+    kept = plan.bake_percent / 100
+    owners = slots.assign(bytes([1]) * NUM_SLOTS, [kept, 1 - kept], salt=_salt(rollout))
+    return ModelPolicy(
+        model=plan.model,
+        variants=(
+            replace(rollout.candidate, role="stable", placement="in_process", url=None),
+            replace(now.stable, role="previous"),
+        ),
+        slots=owners.translate(bytes([1, 0, *range(2, 256)])),
+        rollout_id=rollout.rollout_id,
+        paired=plan.paired,
+        deadline_s=now.deadline_s,
+    )
+
+
+def _salt(rollout: RolloutState) -> str:
+    return rollout.plan.salt or rollout.rollout_id

@@ -15,7 +15,18 @@ from heliostat.stats import quantiles
 from heliostat.stats.means import Moments
 
 _NOT_SHOWN = frozenset(
-    {"rollout_id", "because", "error", "evidence", "verdicts", "plan", "variant", "decided_at"}
+    {
+        "rollout_id",
+        "because",
+        "error",
+        "evidence",
+        "verdicts",
+        "plan",
+        "variant",
+        "twin",
+        "decided_at",
+        "by",
+    }
 )
 
 
@@ -78,17 +89,34 @@ def details(controller: Controller, rollout: RolloutState) -> dict[str, Any]:
         "log_loss_difference": _mean(evidence.loss_difference),
         "evidence": _freshness(evidence, now),
         "plan": rollout.plan.to_dict(),
+        "kind": rollout.plan.kind,
+        "warnings": warnings(controller, rollout),
+        "looks": [look.to_dict() for look in rollout.looks],
+        "mirrored": {
+            "rows": evidence.gaps.count,
+            "mean_gap": _mean(evidence.gaps),
+            "flips": evidence.flips,
+        },
         "events": [
             {
                 "at": _time(event.at),
                 "seconds": round(event.at - rollout.started_at, 3),
                 "kind": event.kind,
+                "by": event.payload.get("by"),
                 "reason": event.payload.get("because") or event.payload.get("error"),
                 **{key: event.payload[key] for key in event.payload if key not in _NOT_SHOWN},
             }
             for event in events
         ],
     }
+
+
+def warnings(controller: Controller, rollout: RolloutState) -> list[str]:
+    """What the plan will not reach at the traffic that there was when it began."""
+    for event in controller.log.read(stream(rollout.plan.model)):
+        if event.kind == "rollout.started" and event.payload["rollout_id"] == rollout.rollout_id:
+            return list(event.payload.get("warnings", []))
+    return []
 
 
 def status(controller: Controller) -> dict[str, Any]:
@@ -103,9 +131,10 @@ def status(controller: Controller) -> dict[str, Any]:
             "shares_percent": {}
             if part is None
             else {
-                variant.version: round(100 * part.share(index), 2)
+                variant.name: round(100 * part.share(index), 2)
                 for index, variant in enumerate(part.variants)
             },
+            "requests_per_s": controller.rates.per_s(model, controller.clock()),
             "rollout": state.current,
             "deployment": None if state.deployment is None else state.deployment.version,
         }

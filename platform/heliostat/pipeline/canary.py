@@ -17,7 +17,7 @@ from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
 from heliostat.pipeline.replay import Example, replay
 from heliostat.pipeline.world import LateLabel, ReplayedWorld
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.serving.client import Answer, InferenceClient, Key
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def examples(recipe: PipelineRecipe, rows: pl.DataFrame) -> list[Example]:
 def run(
     recipe: PipelineRecipe,
     *,
-    plan: CanaryPlan,
+    plan: RolloutPlan,
     given: Sequence[Example],
     publish: Callable[[datetime], int],
     labels: Sequence[LateLabel],

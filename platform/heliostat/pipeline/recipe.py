@@ -12,7 +12,7 @@ from heliostat.data.contract import Contract
 from heliostat.data.sources import CsvFiles
 from heliostat.errors import nearest
 from heliostat.features.definitions import FeatureService
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe
 
@@ -171,7 +171,7 @@ class PipelineRecipe:
     candidate: VersionRecipe
     """The version that has to earn the traffic."""
 
-    canary: CanaryPlan
+    canary: RolloutPlan
     """Its model and versions are filled in by the run."""
 
     replay: ReplayRecipe

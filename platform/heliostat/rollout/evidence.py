@@ -62,6 +62,9 @@ class EvidenceReport:
     counts: tuple[VariantCounts, ...]
     pairs: tuple[PairedScore, ...] = ()
 
+    stable: str | None = None
+    """The version that was stable under that epoch, whose score stands first in each pair."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives an equal report back."""
         return {
@@ -81,6 +84,7 @@ class EvidenceReport:
                 for c in self.counts
             ],
             "pairs": [[p.request_id, p.stable, p.candidate] for p in self.pairs],
+            "stable": self.stable,
         }
 
     @staticmethod
@@ -100,4 +104,5 @@ class EvidenceReport:
                 PairedScore(request_id=request_id, stable=stable, candidate=candidate)
                 for request_id, stable, candidate in raw["pairs"]
             ),
+            stable=raw.get("stable"),
         )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from heliostat.config import require
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.stats import means, proportions
 
 
@@ -26,29 +26,33 @@ class StepForecast:
     """Whether that is within the plan's bound, after which stable takes all back."""
 
 
-def forecast(plan: CanaryPlan, requests_per_s: float) -> tuple[StepForecast, ...]:
+def forecast(plan: RolloutPlan, requests_per_s: float) -> tuple[StepForecast, ...]:
     """Least time of each step at this traffic; errors, starting and labels only add to it.
 
     Args:
-        plan: The plan.
+        plan: The plan. An A/B test is counted as if each request came from a unit of its own.
         requests_per_s: Requests of the model, all versions together, above 0.
 
     Raises:
         ConfigError: The traffic is not above 0.
 
-    >>> [step.seconds for step in forecast(CanaryPlan(model="m", candidate="2"), 240.0)]
+    >>> [step.seconds for step in forecast(RolloutPlan(model="m", candidate="2"), 240.0)]
     [26.0, 5.0, 2.5, 1.3]
     """
     require(0 < requests_per_s < math.inf, "requests_per_s", requests_per_s, "must be above 0")
     steps, had, pairs = [], 0.0, 0.0
     for percent in plan.steps_percent:
-        rate = requests_per_s * percent / 100
-        needed = max(plan.min_requests_per_step, _without_errors(plan) - had)
+        # At 0 percent every row is scored by both, and no errors or times are judged.
+        rate = requests_per_s * (percent or 100.0) / 100
+        judged = _without_errors(plan) - had if percent else 0
+        needed = max(plan.min_requests_per_step, judged)
+        if plan.comparison is not None:
+            needed = plan.comparison.units_needed(percent / 100) * percent / 100
         seconds = max(needed / rate, plan.hold_s)
         if plan.loss is not None:
             seconds = max(seconds, (means.BURN_IN - pairs) / requests_per_s)
         pairs += seconds * requests_per_s
-        had += seconds * rate
+        had += seconds * rate if percent else 0
         steps.append(
             StepForecast(
                 percent=percent,
@@ -58,6 +62,29 @@ def forecast(plan: CanaryPlan, requests_per_s: float) -> tuple[StepForecast, ...
             )
         )
     return tuple(steps)
+
+
+def warnings(plan: RolloutPlan, requests_per_s: float) -> list[str]:
+    """What the plan will not reach at this traffic, in words; empty if it may reach all."""
+    return [
+        f"{step.percent:g} % needs {step.requests_needed:,} candidate requests, which takes "
+        f"{step.seconds:,.0f} s at {requests_per_s:g} requests/s; after "
+        f"{plan.max_inconclusive_s:,.0f} s stable takes all back"
+        for step in forecast(plan, requests_per_s)
+        if not step.in_time
+    ]
+
+
+def resources(plan: RolloutPlan) -> list[str]:
+    """What a rollout by this plan uses beside the stable version, in words."""
+    used = [f"an app of its own for version {plan.candidate}: one process, no CPU reserved"]
+    if plan.twin:
+        used.append("an app of its own for a twin of the stable version, likewise")
+    if plan.paired:
+        used.append("a second scoring of each row, after the answer is sent")
+    if plan.bake_s > 0:
+        used.append(f"both versions in each gateway's memory for {plan.bake_s:g} s of bake")
+    return used
 
 
 def words(steps: tuple[StepForecast, ...]) -> list[str]:
@@ -85,7 +112,7 @@ def to_dict(steps: tuple[StepForecast, ...]) -> dict[str, Any]:
     }
 
 
-def _without_errors(plan: CanaryPlan) -> int:
+def _without_errors(plan: RolloutPlan) -> int:
     """Requests without any error after which the errors gate passes, by bisection."""
     if plan.errors is None:
         return 0
@@ -98,7 +125,7 @@ def _without_errors(plan: CanaryPlan) -> int:
     return high
 
 
-def _passes(plan: CanaryPlan, requests: int) -> bool:
+def _passes(plan: RolloutPlan, requests: int) -> bool:
     assert plan.errors is not None
     _, high = proportions.bounds(0, requests, plan.errors.alpha / 2)
     return float(high) <= plan.errors.margin_ratio

@@ -6,15 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from heliostat.errors import HeliostatError
+from heliostat.rollout.allowed import Check, ErrorsGate, LatencyGate, LossGate
 from heliostat.rollout.evidence import LATENCY_EDGES_MS
-from heliostat.rollout.known import Evidence
-from heliostat.rollout.plan import CanaryPlan, ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.known import Evidence, Verdict
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.stats import means, proportions, quantiles, srm
-
-Verdict = Literal["pass", "fail", "inconclusive", "error"]
 
 SPLIT_ALPHA = 0.001
 """Chance that a correct split ever raises an alarm during one rollout."""
@@ -49,7 +48,7 @@ class GateVerdict:
 
 
 def judge(
-    plan: CanaryPlan, evidence: Evidence, candidate_shares: Mapping[int, float], now: float
+    plan: RolloutPlan, evidence: Evidence, candidate_shares: Mapping[int, float], now: float
 ) -> tuple[GateVerdict, ...]:
     """Ask every gate of the plan, and the split check that every rollout has.
 
@@ -75,7 +74,24 @@ def judge(
             _unless_stale(verdict, report_age_s, plan.evidence_stale_s, "gateway report")
             for verdict in verdicts
         ),
+        *(_asked(check, evidence, now) for check in plan.checks),
     )
+
+
+def _asked(check: Check, evidence: Evidence, now: float) -> GateVerdict:
+    """What somebody outside said; too old an answer is none, except that harm stays harm."""
+    result = evidence.checks.get(check.name)
+    if result is None:
+        return GateVerdict(
+            gate=check.name, verdict="inconclusive", because="was not asked yet", numbers={}
+        )
+    verdict = GateVerdict(
+        gate=check.name,
+        verdict=result.verdict,
+        because=result.because,
+        numbers={} if result.value is None else {"value": result.value},
+    )
+    return _unless_stale(verdict, now - result.at, 3 * check.every_s, "answer")
 
 
 def _age_s(at: float | None, now: float) -> float:

@@ -11,10 +11,13 @@ import numpy as np
 
 from heliostat.rollout.evidence import EvidenceReport, PairedScore, VariantCounts
 from heliostat.rollout.known import NUM_BUCKETS, Dropped, Evidence, SplitCount
+from heliostat.rollout.policy import name_of_twin
 from heliostat.stats.means import Moments
 
 _CLIP = 1e-7
 """Scores are kept this far from 0 and 1, so that one sure mistake costs 16 nats, not infinity."""
+
+_BOUNDARY = 0.5
 
 _SEQUENCES_KEPT = 10_000
 """Per gateway; an older report that comes so late counts as repeated."""
@@ -34,6 +37,8 @@ class Gathering:
         model: str,
         stable: str,
         candidate: str,
+        twin: bool = False,
+        baking: bool = False,
         earlier: Evidence | None = None,
         max_waiting: int = 200_000,
     ) -> None:
@@ -44,6 +49,9 @@ class Gathering:
             model: Likewise.
             stable: Version that the candidate is compared with.
             candidate: Version on trial.
+            twin: Whether errors and latency are compared with a twin of the stable version.
+            baking: Whether this is about the time after the promotion: the candidate is
+                stable then, and the version before has the smaller share.
             earlier: Evidence of the same rollout that an earlier process stored; pairs that
                 waited for their label then are lost.
             max_waiting: Pairs, and labels, that may wait for their counterpart; the oldest
@@ -54,8 +62,10 @@ class Gathering:
         self.model = model
         self._stable = stable
         self._candidate = candidate
+        self._compared = name_of_twin(stable) if twin and not baking else stable
+        self._baking = baking
         self._max_waiting = max_waiting
-        self._tallies = {stable: known.stable, candidate: known.candidate}
+        self._tallies = {self._compared: known.stable, candidate: known.candidate}
         self._requests = dict(known.candidate_requests)
         self._harm = known.harm
         self._units = known.units
@@ -64,6 +74,7 @@ class Gathering:
             (item.epoch, item.gateway): (item.stable, item.candidate) for item in known.splits
         }
         self._moments = [known.stable_loss, known.candidate_loss, known.loss_difference]
+        self._gaps, self._flips = known.gaps, known.flips
         self._last_report_at = known.last_report_at
         self._last_label_at = known.last_label_at
         self._floors = dict(known.sequences)
@@ -77,6 +88,10 @@ class Gathering:
         if report.model != self.model or report.rollout_id != self.rollout_id:
             self._drop("foreign_reports")
             return False
+        if report.stable not in (None, self._candidate if self._baking else self._stable):
+            # From before or after the promotion, which are judged apart.
+            self._drop("foreign_reports")
+            return False
         if not self._first_time(report.gateway, report.sequence):
             self._drop("repeated_reports")
             return False
@@ -88,8 +103,10 @@ class Gathering:
         for version, tally in self._tallies.items():
             if version in counts:
                 self._tallies[version] = tally.add(counts[version])
-        self._compare(report, counts.get(self._stable), counts.get(self._candidate), now)
-        self._join([pair.request_id for pair in report.pairs if self._offer(pair)], now)
+        self._compare(report, counts.get(self._compared), counts.get(self._candidate), now)
+        pairs = [_turned(pair) for pair in report.pairs] if self._baking else report.pairs
+        self._join([pair.request_id for pair in pairs if self._offer(pair)], now)
+        self._measure(np.array([(pair.stable, pair.candidate) for pair in pairs]).reshape(-1, 2))
         return True
 
     def labels(self, labels: Sequence[tuple[str, float]], now: float) -> int:
@@ -111,7 +128,7 @@ class Gathering:
         """An immutable picture of everything gathered so far."""
         stable_loss, candidate_loss, difference = self._moments
         return Evidence(
-            stable=self._tallies[self._stable],
+            stable=self._tallies[self._compared],
             candidate=self._tallies[self._candidate],
             candidate_requests=dict(self._requests),
             harm=self._harm,
@@ -124,6 +141,8 @@ class Gathering:
             stable_loss=stable_loss,
             candidate_loss=candidate_loss,
             loss_difference=difference,
+            gaps=self._gaps,
+            flips=self._flips,
             last_report_at=self._last_report_at,
             last_label_at=self._last_label_at,
             sequences={
@@ -185,6 +204,13 @@ class Gathering:
         self._bound(self._pairs, "forgotten_pairs")
         return pair.request_id in self._labels
 
+    def _measure(self, scores: np.ndarray) -> None:
+        """Note how far the two versions are apart, labels or not."""
+        scores = scores[np.isfinite(scores).all(axis=1)]
+        sides = scores >= _BOUNDARY
+        self._flips += int((sides[:, 0] != sides[:, 1]).sum())
+        self._gaps = self._gaps.merge(Moments.of(abs(scores[:, 1] - scores[:, 0])))
+
     def _join(self, request_ids: Sequence[str], now: float) -> int:
         whole = [name for name in dict.fromkeys(request_ids) if name in self._pairs]
         if not whole:
@@ -205,6 +231,10 @@ class Gathering:
 
     def _drop(self, counter: str) -> None:
         self._dropped[counter] += 1
+
+
+def _turned(pair: PairedScore) -> PairedScore:
+    return PairedScore(request_id=pair.request_id, stable=pair.candidate, candidate=pair.stable)
 
 
 def _plausible(counts: VariantCounts) -> bool:

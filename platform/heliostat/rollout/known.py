@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from heliostat.rollout.evidence import LATENCY_EDGES_MS, VariantCounts
-from heliostat.stats import harm
+from heliostat.stats import harm, units
 from heliostat.stats.means import Moments
 
 NUM_BUCKETS = len(LATENCY_EDGES_MS) + 1
 NO_VALUES = Moments()
 NO_HARM = harm.Thinned.none()
+_NO_UNITS = units.Sums()
+
+Verdict = Literal["pass", "fail", "inconclusive", "error"]
+"""What a gate or a check says; only pass lets a rollout move on, and fail takes it back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +66,34 @@ class Dropped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckResult:
+    """What a check answered when it was last asked."""
+
+    verdict: Verdict
+    because: str
+    at: float
+    value: float | None = None
+    """The number of a query."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """Outcomes of the units of both versions in an A/B test.
+
+    Per unit, a is the sum of its values since the test began; b is the sum of its values from
+    before, or the number of its events since, as the plan's comparison says.
+    """
+
+    stable: units.Sums = _NO_UNITS
+    candidate: units.Sums = _NO_UNITS
+
+    @property
+    def units(self) -> int:
+        """Units of both versions together."""
+        return self.stable.units + self.candidate.units
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """All that is known of a rollout at one moment."""
 
@@ -87,6 +119,18 @@ class Evidence:
     candidate_loss: Moments = NO_VALUES
     loss_difference: Moments = NO_VALUES
     """Candidate minus stable, over the labelled pairs."""
+
+    gaps: Moments = NO_VALUES
+    """Distance of the two scores, over all pairs, labelled or not."""
+
+    flips: int = 0
+    """Pairs whose scores lie on different sides of one half."""
+
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    """By name, of those that were asked already."""
+
+    compared: Compared | None = None
+    """None where nothing is compared."""
 
     last_report_at: float | None = None
     last_label_at: float | None = None
@@ -114,9 +158,12 @@ class Evidence:
         """Plain JSON values; `from_dict` gives equal evidence back."""
         plain: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
         for name in (
-            "stable", "candidate", "stable_loss", "candidate_loss", "loss_difference", "dropped"
+            "stable", "candidate", "stable_loss", "candidate_loss", "loss_difference", "dropped",
+            "gaps",
         ):  # fmt: skip
             plain[name] = asdict(plain[name])
+        plain["checks"] = {name: asdict(result) for name, result in self.checks.items()}
+        plain["compared"] = None if self.compared is None else asdict(self.compared)
         plain["harm"] = self.harm.to_dict()
         plain["splits"] = [asdict(item) for item in self.splits]
         # JSON has only text as keys.
@@ -138,12 +185,23 @@ class Evidence:
             stable_loss=Moments(**raw["stable_loss"]),
             candidate_loss=Moments(**raw["candidate_loss"]),
             loss_difference=Moments(**raw["loss_difference"]),
+            # Nor of what was mirrored, asked and compared.
+            gaps=Moments(**raw["gaps"]) if "gaps" in raw else NO_VALUES,
+            flips=raw.get("flips", 0),
+            checks={name: CheckResult(**result) for name, result in raw.get("checks", {}).items()},
+            compared=_compared(raw.get("compared")),
             last_report_at=raw["last_report_at"],
             last_label_at=raw["last_label_at"],
             sequences=dict(raw["sequences"]),
             dropped=Dropped(**raw["dropped"]),
             waiting_pairs=raw["waiting_pairs"],
         )
+
+
+def _compared(raw: Mapping[str, Any] | None) -> Compared | None:
+    if raw is None:
+        return None
+    return Compared(**{name: units.Sums(**sums) for name, sums in raw.items()})
 
 
 def _tally(raw: Mapping[str, Any]) -> Tally:

@@ -11,7 +11,10 @@ from heliostat.config import require
 
 NUM_SLOTS = 10_000
 
-Role = Literal["stable", "candidate"]
+Role = Literal["stable", "candidate", "baseline", "previous"]
+"""A baseline is a second, isolated copy of the stable version; previous is what was stable until
+the promotion, still loaded in the gateways."""
+
 Placement = Literal["in_process", "isolated"]
 
 
@@ -39,11 +42,31 @@ class Variant:
 
     def __post_init__(self) -> None:
         require(
+            self.role in ("stable", "candidate", "baseline", "previous"),
+            f"variant {self.version}.role",
+            self.role,
+            "must be stable, candidate, baseline or previous",
+        )
+        require(
             (self.url is not None) == (self.placement == "isolated"),
             f"variant {self.version}.url",
             self.url,
             "must be given for isolated variants, and only for them",
         )
+
+    @property
+    def name(self) -> str:
+        """What it is counted under; a twin has the stable version's own number."""
+        return name_of_twin(self.version) if self.role == "baseline" else self.version
+
+
+def name_of_twin(version: str) -> str:
+    """What the twin of a version is counted under.
+
+    >>> name_of_twin("1")
+    '1 baseline'
+    """
+    return f"{version} baseline"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +76,7 @@ class ModelPolicy:
     model: str
 
     variants: tuple[Variant, ...]
-    """The stable variant first; it answers in process and takes every fallback."""
+    """The stable variant first; it answers in process and takes every fallback but its own."""
 
     slots: bytes
     """One byte per slot: the index of the variant that answers it. Length NUM_SLOTS."""
@@ -103,6 +126,17 @@ class ModelPolicy:
     def candidate(self) -> Variant | None:
         """The variant on trial, if any."""
         return next((v for v in self.variants if v.role == "candidate"), None)
+
+    def fallback(self, index: int) -> int | None:
+        """Index of the variant that answers where the one at `index` could not; None for none.
+
+        The stable version for every other one, and the version before for a stable one that
+        was promoted just now.
+        """
+        if index != 0:
+            return 0
+        roles = [variant.role for variant in self.variants]
+        return roles.index("previous") if "previous" in roles else None
 
     def share(self, index: int) -> float:
         """Share of all units whose slot belongs to the variant at `index`, 0 to 1."""

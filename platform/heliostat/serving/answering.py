@@ -90,16 +90,17 @@ class Answerer:
             raise
         except Exception as error:  # noqa: BLE001
             self._tell("variant.failed", asked, policy.variants[index], error)
-            if index != 0 and only_index is None:
-                answered_by = 0
-                scores = await self._fall_back(asked, policy.variants[index])
+            instead = policy.fallback(index) if only_index is None else None
+            if instead is not None:
+                answered_by = instead
+                scores = await self._fall_back(asked, policy.variants[index], instead)
         latency_ms = (self._timer() - asked.started) * 1000
         if only_index is None:
             failed = own_ms is None or own_ms > policy.deadline_s * 1000
             self._gatherer.count(
                 policy,
                 served.epoch,
-                policy.variants[index].version,
+                policy.variants[index].name,
                 unit=asked.unit,
                 latency_ms=own_ms,
                 failed=failed,
@@ -119,15 +120,15 @@ class Answerer:
             self._pair(asked, answered_by, scores)
         return _encode(asked, variant, scores, headers)
 
-    async def _fall_back(self, asked: Asked, assigned: Variant) -> list[float] | None:
+    async def _fall_back(self, asked: Asked, assigned: Variant, instead: int) -> list[float] | None:
         model = asked.served.policy.model
         self._meter.add("heliostat_fallbacks", (model, assigned.version))
         try:
-            return (await self._variants.scores(asked, 0))[0]
+            return (await self._variants.scores(asked, instead))[0]
         except Refused:
             raise
         except Exception as error:  # noqa: BLE001
-            self._tell("fallback.failed", asked, asked.served.policy.stable, error)
+            self._tell("fallback.failed", asked, asked.served.policy.variants[instead], error)
             return None
 
     def _expose(
@@ -180,7 +181,7 @@ class Answerer:
                     request_id=asked.request_id,
                     served=served,
                     index=index,
-                    is_evidence=variant.role == "candidate",
+                    is_evidence=variant.role in ("candidate", "previous"),
                     num_rows=asked.num_rows,
                     stable_columns=asked.row.columns(served.stable),
                     columns=columns,

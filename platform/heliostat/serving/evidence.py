@@ -32,10 +32,11 @@ class _Version:
 class _Epoch:
     """What was seen of one model under one epoch since the last report."""
 
-    __slots__ = ("pairs", "rollout_id", "seen", "versions")
+    __slots__ = ("pairs", "rollout_id", "seen", "stable", "versions")
 
-    def __init__(self, rollout_id: str | None) -> None:
+    def __init__(self, rollout_id: str | None, stable: str) -> None:
         self.rollout_id = rollout_id
+        self.stable = stable
         self.versions: dict[str, _Version] = {}
         self.pairs: list[PairedScore] = []
         self.seen: set[int] = set()
@@ -62,6 +63,7 @@ class Gatherer:
         """Count one request that was assigned to a version.
 
         Args:
+            version: The variant's name, by which a twin is told from the stable version.
             latency_ms: The version's own answer time; None if another version answered.
             failed: Whether the version did not answer well in time.
         """
@@ -107,6 +109,7 @@ class Gatherer:
                             for version, counts in gathered.versions.items()
                         ),
                         pairs=tuple(gathered.pairs),
+                        stable=gathered.stable,
                     )
                 )
                 self._sequence += 1
@@ -118,7 +121,7 @@ class Gatherer:
         epochs = self._models.setdefault(policy.model, {})
         gathered = epochs.get(epoch)
         if gathered is None:
-            gathered = epochs[epoch] = _Epoch(policy.rollout_id)
+            gathered = epochs[epoch] = _Epoch(policy.rollout_id, policy.stable.version)
             idle = [
                 old for old in sorted(epochs)[:-_EPOCHS_KEPT]
                 if not epochs[old].versions and not epochs[old].pairs

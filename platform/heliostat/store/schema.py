@@ -48,6 +48,18 @@ leases = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
 )
 
+outcomes = sa.Table(
+    "outcomes",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("outcome_id", sa.Text, primary_key=True),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("metric", sa.Text, nullable=False),
+    sa.Column("value", sa.Float, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Index("outcomes_by_metric", "model", "metric", "unit"),
+)
+
 stage_results = sa.Table(
     "stage_results",
     metadata,

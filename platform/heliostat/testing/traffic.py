@@ -14,7 +14,7 @@ from heliostat.rollout.evidence import (
     PairedScore,
     VariantCounts,
 )
-from heliostat.rollout.policy import NUM_SLOTS, ModelPolicy
+from heliostat.rollout.policy import NUM_SLOTS, ModelPolicy, Variant
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,7 @@ class Traffic:
             self._random.integers(NUM_SLOTS, size=number)
         ]
         counts = tuple(
-            self._counts(variant.version, int((owners == index).sum()))
+            self._counts(variant, int((owners == index).sum()))
             for index, variant in enumerate(policy.variants)
         )
         report = EvidenceReport(
@@ -82,12 +82,13 @@ class Traffic:
             epoch=epoch,
             counts=tuple(item for item in counts if item.requests),
             pairs=self._pairs(policy, number),
+            stable=policy.stable.version,
         )
         self._sequence += 1
         return report, self._late.popleft()
 
-    def _counts(self, version: str, requests: int) -> VariantCounts:
-        behaviour = self._behaviours[version]
+    def _counts(self, variant: Variant, requests: int) -> VariantCounts:
+        behaviour = self._behaviours[variant.version]
         errors = int(self._random.binomial(requests, behaviour.error_ratio))
         times_ms = behaviour.latency_ms * np.exp(
             behaviour.latency_sigma * self._random.standard_normal(requests - errors)
@@ -96,7 +97,7 @@ class Traffic:
         for time_ms in times_ms:
             latency[bisect_left(LATENCY_EDGES_MS, time_ms)] += 1
         return VariantCounts(
-            version=version,
+            version=variant.name,
             requests=requests,
             errors=errors,
             units=requests,
@@ -107,7 +108,8 @@ class Traffic:
         truth = -0.9 + self._random.standard_normal(number)
         happened = self._random.random(number) < _probability(truth)
         scores = []
-        for version in (policy.stable, policy.candidate or policy.stable):
+        others = [item for item in policy.variants if item.role in ("candidate", "previous")]
+        for version in (policy.stable, *(others or [policy.stable])):
             behaviour = self._behaviours[version.version]
             known = truth if behaviour.informed else np.full(number, -0.7)
             wrong = behaviour.noise * self._random.standard_normal(number)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.control import commands
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.store.events import EventLog
 from heliostat.store.schema import Database
 from heliostat.testing.plane import FakePlane
 from heliostat.testing.traffic import Behaviour, Traffic
 from tests.unit.control.test_controller import GOOD, WORSE_FIT, World
 
-PLAN = {**CanaryPlan(model="m", candidate="2").to_dict(), "steps_percent": [50, 100]}
+PLAN = {**RolloutPlan(model="m", candidate="2").to_dict(), "steps_percent": [50, 100]}
 MAX_LIVES = 5
 
 

@@ -13,7 +13,7 @@ from heliostat.access.seal import Seal
 from heliostat.control.api import ControlApp
 from heliostat.control.controller import Controller
 from heliostat.control.loop import Loop
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.serving.forward import sealed
 from heliostat.store.events import EventLog
 from heliostat.store.leases import Leases
@@ -21,7 +21,7 @@ from heliostat.testing.plane import FakePlane, FakeVersions
 from heliostat.testing.traffic import Behaviour, Traffic
 
 SEAL = Seal(b"k" * 32)
-PLAN = CanaryPlan(model="m", candidate="2", steps_percent=(50, 100)).to_dict()
+PLAN = RolloutPlan(model="m", candidate="2", steps_percent=(50, 100)).to_dict()
 
 
 class Client:
@@ -109,6 +109,7 @@ def test_a_deployment_answers_once_gateways_obey_and_repeats_safely(client):
                 "m": {
                     "stable": "1",
                     "shares_percent": {"1": 100.0},
+                    "requests_per_s": None,
                     "rollout": None,
                     "deployment": None,
                 }
@@ -213,7 +214,7 @@ def test_an_abort_gives_all_traffic_back_and_may_be_repeated(client):
             {"plan": {**PLAN, "steps_percent": [50, 5]}},
             422,
             (
-                "plan.steps_percent = (50, 5): must rise at every step, from above 0 to 100; "
+                "plan.steps_percent = (50.0, 5.0): must rise at every step, from 0 or above to 100; "
                 "5 follows 50"
             ),
         ),

@@ -11,9 +11,10 @@ import pytest
 
 from heliostat.control import commands
 from heliostat.control.controller import LEASE_TTL_S, Controller
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.store.events import EventLog
 from heliostat.store.leases import LeaseLost, Leases
+from heliostat.store.outcomes import Outcomes
 from heliostat.testing.clock import Clock
 from heliostat.testing.plane import FakePlane, FakeVersions
 from heliostat.testing.traffic import Behaviour, Traffic
@@ -21,7 +22,7 @@ from heliostat.testing.traffic import Behaviour, Traffic
 GOOD = Behaviour(noise=0.3)
 WORSE_FIT = Behaviour(noise=0.8)
 SHUFFLED = Behaviour(informed=False)
-PLAN = CanaryPlan(model="m", candidate="2").to_dict()
+PLAN = RolloutPlan(model="m", candidate="2").to_dict()
 
 
 @dataclass
@@ -51,6 +52,7 @@ class World:
             self.versions,
             holder=f"process-{self.number}",
             clock=self.clock,
+            outcomes=Outcomes(self.path),
         )
         while not self.controller.lead():
             self.clock.advance(1.0)

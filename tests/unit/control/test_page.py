@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from heliostat.control import commands, page, view
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from tests.unit.control.test_controller import GOOD, WORSE_FIT, World
 
 
@@ -16,7 +16,7 @@ from tests.unit.control.test_controller import GOOD, WORSE_FIT, World
 def document(tmp_path):
     it = World(str(tmp_path / "state.db"), {"1": WORSE_FIT, "2": GOOD})
     it.deploy("1")
-    plan = CanaryPlan(model="m", candidate="2").to_dict()
+    plan = RolloutPlan(model="m", candidate="2").to_dict()
     rollout_id = commands.start(it.controller, plan, None).rollout_id
     it.settle()
     commands.tell(it.controller, rollout_id, "pause", "<script>alert(1)</script>", None)

@@ -17,7 +17,7 @@ from heliostat.control import commands
 from heliostat.errors import Unavailable
 from heliostat.rollout.decide import DRAIN_S, decide
 from heliostat.rollout.known import Evidence
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.testing.traffic import Behaviour
 from tests.unit.control.test_controller import GOOD, World
 
@@ -55,7 +55,7 @@ class Rollouts(RuleBasedStateMachine):
     @rule(version=st.sampled_from(["2", "3"]), hold_s=st.sampled_from([0.0, 5.0]))
     def start(self, version, hold_s):
         plan = {
-            **CanaryPlan(model="m", candidate=version, hold_s=hold_s).to_dict(),
+            **RolloutPlan(model="m", candidate=version, hold_s=hold_s).to_dict(),
             "steps_percent": STEPS, "min_requests_per_step": 50, "loss": None,
         }  # fmt: skip
         refused = self.frozen or self.state.current is not None

@@ -11,13 +11,13 @@ from heliostat.access.keys import KeyFile
 from heliostat.access.roles import ROLES
 from heliostat.control import commands, explain, view
 from heliostat.errors import ConfigError
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.store import schema
 from heliostat.store.events import EventLog, Tampered
 from tests.unit.control.test_api import Client
 from tests.unit.control.test_controller import GOOD, WORSE_FIT, World
 
-PLAN = CanaryPlan(model="m", candidate="2").to_dict()
+PLAN = RolloutPlan(model="m", candidate="2").to_dict()
 
 
 @pytest.fixture
@@ -114,14 +114,17 @@ def test_an_explanation_reads_like_one(it):
     ("changed", "message"),
     [
         ({"hold_s": 900.0}, "plan.hold_s = 900.0: must be at least 0 and below max_inconclusive_s"),
-        ({"approvals_percent": [7]}, "plan.approvals_percent = 7: must be one of the steps 5, 25"),
+        (
+            {"approvals_percent": [7]},
+            "plan.approvals_percent = 7.0: must be one of the steps 5, 25",
+        ),
         ({"approvals_percent": 5}, "plan.approvals_percent = 5: must be a list"),
     ],
 )
 def test_holds_that_cannot_be_meant_are_refused(changed, message):
     """With the value and the rule."""
     with pytest.raises(ConfigError) as caught:
-        CanaryPlan.from_dict({**PLAN, **changed})
+        RolloutPlan.from_dict({**PLAN, **changed})
     assert str(caught.value).startswith(message)
 
 

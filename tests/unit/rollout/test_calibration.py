@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heliostat.rollout.decide import DecideOutcome, decide
 from heliostat.rollout.gathered import Gathering
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.rollout.policy import ModelPolicy, Variant
 from heliostat.rollout.state import RolloutState
 from heliostat.stats.slots import assign
@@ -27,7 +27,7 @@ STABLE = Variant(
 )
 STATE = RolloutState(
     rollout_id="r",
-    plan=CanaryPlan(model="m", candidate="2", min_requests_per_step=10**9),
+    plan=RolloutPlan(model="m", candidate="2", min_requests_per_step=10**9),
     stable="1",
     started_at=0.0,
     candidate=CANDIDATE,

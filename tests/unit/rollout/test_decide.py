@@ -10,6 +10,7 @@ import pytest
 
 from heliostat.rollout import decide as rules
 from heliostat.rollout import gates
+from heliostat.rollout.allowed import ErrorsGate, LatencyGate, LossGate
 from heliostat.rollout.decide import (
     DecideOutcome,
     DecideStep,
@@ -21,7 +22,7 @@ from heliostat.rollout.decide import (
 )
 from heliostat.rollout.evidence import LATENCY_EDGES_MS
 from heliostat.rollout.known import Evidence, SplitCount, Tally
-from heliostat.rollout.plan import CanaryPlan, ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.rollout.policy import Variant
 from heliostat.rollout.state import RolloutState
 from heliostat.stats import harm
@@ -38,7 +39,7 @@ CANDIDATE = Variant(
 )
 AT_FIRST_STEP = RolloutState(
     rollout_id="m-3",
-    plan=CanaryPlan(model="m", candidate="2"),
+    plan=RolloutPlan(model="m", candidate="2"),
     stable="1",
     started_at=NOW - 60,
     candidate=CANDIDATE,

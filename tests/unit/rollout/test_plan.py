@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from heliostat.errors import ConfigError
-from heliostat.rollout.plan import CanaryPlan, ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.allowed import ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.plan import RolloutPlan
 
 LEAST = {"model": "m", "candidate": "2"}
 
@@ -11,8 +12,8 @@ LEAST = {"model": "m", "candidate": "2"}
 @pytest.mark.parametrize(
     "plan",
     [
-        CanaryPlan(model="m", candidate="2"),
-        CanaryPlan(
+        RolloutPlan(model="m", candidate="2"),
+        RolloutPlan(
             model="m",
             candidate="2",
             steps_percent=(0.5, 100.0),
@@ -26,13 +27,13 @@ LEAST = {"model": "m", "candidate": "2"}
 )
 def test_a_plan_survives_its_way_through_json(plan):
     """Whole values compare."""
-    assert CanaryPlan.from_dict(plan.to_dict()) == plan
+    assert RolloutPlan.from_dict(plan.to_dict()) == plan
 
 
 def test_missing_keys_take_their_defaults():
     """The model and the candidate are enough."""
-    assert CanaryPlan.from_dict(LEAST) == CanaryPlan(model="m", candidate="2")
-    assert CanaryPlan.from_dict({**LEAST, "latency": {"margin_ms": 5}}).latency == LatencyGate(
+    assert RolloutPlan.from_dict(LEAST) == RolloutPlan(model="m", candidate="2")
+    assert RolloutPlan.from_dict({**LEAST, "latency": {"margin_ms": 5}}).latency == LatencyGate(
         margin_ms=5.0
     )
 
@@ -58,13 +59,13 @@ def test_missing_keys_take_their_defaults():
         (
             {**LEAST, "steps_percent": [5, 5, 100]},
             (
-                "plan.steps_percent = (5, 5, 100): must rise at every step, from above 0 to 100; "
+                "plan.steps_percent = (5.0, 5.0, 100.0): must rise at every step, from 0 or above to 100; "
                 "5 follows 5"
             ),
         ),
         (
             {**LEAST, "steps_percent": [5, 50]},
-            "plan.steps_percent = (5, 50): must end with 100; the last one is 50",
+            "plan.steps_percent = (5.0, 50.0): must end with 100; the last one is 50",
         ),
         ({**LEAST, "steps_percent": 5}, "plan.steps_percent = 5: must be a list"),
         ({**LEAST, "steps_percent": ["5"]}, "plan.steps_percent = '5': must be a finite number"),
@@ -94,5 +95,5 @@ def test_missing_keys_take_their_defaults():
 def test_a_plan_that_cannot_be_meant_is_refused_when_built(raw, message):
     """Each with its place, its value, the rule, and the nearest right key."""
     with pytest.raises(ConfigError) as caught:
-        CanaryPlan.from_dict(raw)
+        RolloutPlan.from_dict(raw)
     assert str(caught.value) == message

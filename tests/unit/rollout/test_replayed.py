@@ -8,11 +8,11 @@ import pytest
 
 from heliostat.control import commands
 from heliostat.rollout import replayed
-from heliostat.rollout.plan import CanaryPlan
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.testing.traffic import Behaviour
 from tests.unit.control.test_controller import GOOD, WORSE_FIT, World
 
-PLAN = CanaryPlan(model="m", candidate="2").to_dict()
+PLAN = RolloutPlan(model="m", candidate="2").to_dict()
 
 
 @pytest.mark.parametrize(
