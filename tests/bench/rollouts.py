@@ -10,8 +10,10 @@ too, as "reported": they are known to exceed the level and are not part of the c
 
 from __future__ import annotations
 
+import collections
 import json
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -23,17 +25,21 @@ import numpy as np
 from scipy import stats as scipy_stats
 from scipy.special import logsumexp
 
-from heliostat.rollout import gates
+from heliostat.rollout import gates, simulated
 from heliostat.rollout.allowed import LatencyGate
 from heliostat.rollout.evidence import LATENCY_EDGES_MS
 from heliostat.rollout.gates import HARM_PART
 from heliostat.rollout.known import Evidence, Tally
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.stats import harm, srm
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "tests" / "bench" / "results" / "rollouts.json"
 ALPHA = 0.01
 LIMIT = -math.log(HARM_PART * ALPHA)
+PLAN_LEVEL = 0.031
+"""Errors, latency and loss at 1 % each, and the split at 0.1 %: what the default plan may err."""
+
 RATE = 100
 CHUNK = 2_000
 
@@ -294,6 +300,29 @@ def splits(rollouts: int) -> dict[str, Any]:
     return {"sequential": counted(alarms, rollouts, 0.001), "chi_squared": naive / rollouts}
 
 
+def played(seed: int) -> str:
+    """How one A/A rollout by the shipped default plan ends, played through `decide`."""
+    plan = RolloutPlan(model="m", candidate="2")
+    equal = simulated.Version(error_ratio=0.005)
+    traffic = simulated.synthetic(equal, equal, requests_per_s=240.0, seconds=1_800, seed=seed)
+    return simulated.play(plan, traffic, salt=f"run-{seed}").outcome
+
+
+def through_decide(rollouts: int, processes: int) -> dict[str, Any]:
+    """A/A rollouts through the whole of `decide`: gathering, gates and steps of the default plan."""
+    began = time.monotonic()
+    with multiprocessing.get_context("forkserver").Pool(processes) as pool:
+        ends = collections.Counter(pool.imap_unordered(played, range(rollouts), chunksize=10))
+    return {
+        **counted(ends["rolled_back"], rollouts, PLAN_LEVEL),
+        "promoted": ends["promoted"],
+        "unfinished": ends["unfinished"],
+        "requests_per_s": 240,
+        "error_ratio": 0.005,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
 def measure(*, small: bool) -> dict[str, Any]:
     """Everything, as it goes into the results file."""
     rollouts = 400 if small else 20_000
@@ -303,6 +332,7 @@ def measure(*, small: bool) -> dict[str, Any]:
         "false_alarms": false_alarms(rollouts, 200 if small else 300),
         "sparse": sparse(rollouts),
         "split": splits(2_000 if small else 20_000),
+        "through_decide": through_decide(6 if small else 2_000, 2),
     }
 
 
@@ -312,6 +342,7 @@ def failures(told: dict[str, Any]) -> list[str]:
         **{name: item["e_process"] for name, item in told["false_alarms"]["claimed"].items()},
         **{name: item["e_process"] for name, item in told["sparse"].items()},
         "split": told["split"]["sequential"],
+        "through decide": told["through_decide"],
     }
     late = [
         name

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from heliostat.commands import simulating
 from heliostat.commands.place import AsJson, controller, say
 
 rollout_app = typer.Typer(
@@ -16,6 +17,9 @@ rollout_app = typer.Typer(
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
 Because = Annotated[str, typer.Option(help="The reason, kept with the event.")]
+
+
+rollout_app.command("simulate")(simulating.simulate)
 
 
 @rollout_app.command("list")
@@ -40,18 +44,36 @@ def rollout_status(rollout_id: Id, *, as_json: AsJson = True) -> None:
 def rollout_plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The plan as JSON.")],
     *,
-    requests_per_s: Annotated[float, typer.Option(help="Traffic of the model.")],
+    requests_per_s: Annotated[
+        float | None,
+        typer.Option(help="Traffic of the model; default is what the platform sees now."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a plan and print its steps and the least time that each takes at this traffic."""
+    """Check a plan and print its steps, what it uses, and the least time of each step.
+
+    Nothing is started. Without --requests-per-s the present traffic is asked for.
+    """
+    from heliostat.errors import ConfigError
     from heliostat.rollout import forecast
 
-    found = forecast.forecast(_plan(file), requests_per_s)
+    plan = read_plan(file)
+    if requests_per_s is None:
+        seen = controller().status()["models"].get(plan.model, {}).get("requests_per_s")
+        if not seen:
+            raise ConfigError(
+                "--requests-per-s", None, f"must be given: no traffic of {plan.model} is seen now"
+            )
+        requests_per_s = float(seen)
+    found, used = forecast.forecast(plan, requests_per_s), forecast.resources(plan)
     if as_json:
-        typer.echo(json.dumps(forecast.to_dict(found), indent=2))
+        told = {**forecast.to_dict(found), "requests_per_s": requests_per_s, "resources": used}
+        typer.echo(json.dumps(told, indent=2))
         return
+    typer.echo(f"at {requests_per_s:g} requests/s:")
     for line in forecast.words(found):
         typer.echo(line)
+    typer.echo("It uses " + "; ".join(used) + ".")
 
 
 @rollout_app.command("start")
@@ -61,7 +83,7 @@ def rollout_start(
     as_json: AsJson = False,
 ) -> None:
     """Start a rollout by its plan and print its id."""
-    rollout_id = controller().start(_plan(file).to_dict())
+    rollout_id = controller().start(read_plan(file).to_dict())
     typer.echo(json.dumps({"id": rollout_id}) if as_json else rollout_id)
 
 
@@ -171,7 +193,12 @@ def rollout_abort(rollout_id: Id) -> None:
     typer.echo(json.dumps(controller().abort(rollout_id), indent=2))
 
 
-def _plan(file: Path) -> Any:
+def read_plan(file: Path) -> Any:
+    """Read a plan from a JSON file.
+
+    Raises:
+        ConfigError: It cannot be read, or the plan cannot be meant.
+    """
     from heliostat.errors import ConfigError
     from heliostat.rollout.plan import RolloutPlan
 

@@ -163,11 +163,13 @@ def _errors(gate: ErrorsGate, evidence: Evidence) -> GateVerdict:
     shrink = max(1.0, candidate.errors / max(1.0, events), 2 * per_unit - 1)
     part = (1 - HARM_PART) * gate.alpha / 2
     seen, stable_seen = float(candidate.requests), float(stable.requests)
-    low, _ = proportions.bounds(candidate.errors / shrink, seen / shrink, part)
-    _, stable_high = proportions.bounds(stable.errors, stable_seen, part)
-    _, high = proportions.bounds(candidate.errors, seen, gate.alpha / 2)
-    stable_low, _ = proportions.bounds(stable.errors, stable_seen, gate.alpha / 2)
-    least, most = float(low - stable_high), float(high - stable_low)
+    # One call: most of its time does not depend on how many bounds are asked for.
+    lows, highs = proportions.bounds(
+        [candidate.errors / shrink, stable.errors, candidate.errors, stable.errors],
+        [seen / shrink, stable_seen, seen, stable_seen],
+        [part, part, gate.alpha / 2, gate.alpha / 2],
+    )
+    least, most = float(lows[0] - highs[1]), float(highs[2] - lows[3])
     numbers = {
         "stable_errors": stable.errors,
         "stable_requests": stable.requests,

@@ -63,7 +63,7 @@ class Gathering:
         self._stable = stable
         self._candidate = candidate
         self._compared = name_of_twin(stable) if twin and not baking else stable
-        self._baking = baking
+        self.baking = baking
         self._max_waiting = max_waiting
         self._tallies = {self._compared: known.stable, candidate: known.candidate}
         self._requests = dict(known.candidate_requests)
@@ -88,7 +88,7 @@ class Gathering:
         if report.model != self.model or report.rollout_id != self.rollout_id:
             self._drop("foreign_reports")
             return False
-        if report.stable not in (None, self._candidate if self._baking else self._stable):
+        if report.stable not in (None, self._candidate if self.baking else self._stable):
             # From before or after the promotion, which are judged apart.
             self._drop("foreign_reports")
             return False
@@ -104,7 +104,7 @@ class Gathering:
             if version in counts:
                 self._tallies[version] = tally.add(counts[version])
         self._compare(report, counts.get(self._compared), counts.get(self._candidate), now)
-        pairs = [_turned(pair) for pair in report.pairs] if self._baking else report.pairs
+        pairs = [_turned(pair) for pair in report.pairs] if self.baking else report.pairs
         self._join([pair.request_id for pair in pairs if self._offer(pair)], now)
         self._measure(np.array([(pair.stable, pair.candidate) for pair in pairs]).reshape(-1, 2))
         return True

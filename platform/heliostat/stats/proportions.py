@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 from scipy.special import betaln, xlog1py, xlogy
 
 from heliostat.config import require
@@ -37,9 +38,33 @@ def log_e(
     6.029
     """
     events, trials, share = np.asarray(events), np.asarray(trials), np.asarray(share)
-    a, b = prior
-    mixture = betaln(a + events, b + trials - events) - betaln(a, b)
+    mixture = _mixture(events, trials, prior)
     return np.asarray(mixture - xlogy(events, share) - xlog1py(trials - events, -share))
+
+
+def _mixture(
+    events: NDArray[np.float64], trials: NDArray[np.float64], prior: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Log chance of the events under the mixture, the part of `log_e` without the claim."""
+    a, b = prior
+    return np.asarray(betaln(a + events, b + trials - events) - betaln(a, b))
+
+
+def exact(events: int, trials: int, alpha: float) -> tuple[float, float]:
+    """Interval of a probability after a number of trials that was planned before.
+
+    Source: Clopper & Pearson, "The use of confidence or fiducial limits illustrated in the
+    case of the binomial", Biometrika 26 (1934).
+
+    >>> low, high = exact(0, 100, 0.01)
+    >>> low, round(high, 4)
+    (0.0, 0.0516)
+    """
+    low = special.betaincinv(events, trials - events + 1, alpha / 2) if events else 0.0
+    high = (
+        special.betaincinv(events + 1, trials - events, 1 - alpha / 2) if events < trials else 1.0
+    )
+    return float(low), float(high)
 
 
 def bounds(
@@ -74,13 +99,18 @@ def bounds(
         np.asarray(events, float), np.asarray(trials, float), -np.log(alphas)
     )
     centre = np.divide(events, trials, out=np.full(events.shape, 0.5), where=trials > 0)
+    # Halving needs some hundred values of `log_e`, and only the claim differs among them.
+    mixture, others = _mixture(events, trials, prior), trials - events
+
+    def held(share: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.asarray(mixture - xlogy(events, share) - xlog1py(others, -share) < limit)
+
     edges = []
     for end in (0.0, 1.0):
         inside, outside = centre.copy(), np.full(events.shape, end)
         for _ in range(_HALVINGS):
             middle = (inside + outside) / 2
-            held = log_e(events, trials, middle, prior) < limit
-            inside, outside = np.where(held, middle, inside), np.where(held, outside, middle)
-        open_end = log_e(events, trials, np.full(events.shape, end), prior) < limit
-        edges.append(np.where(open_end, end, outside))
+            good = held(middle)
+            inside, outside = np.where(good, middle, inside), np.where(good, outside, middle)
+        edges.append(np.where(held(np.full(events.shape, end)), end, outside))
     return edges[0], edges[1]

@@ -139,6 +139,7 @@ def test_evidence_adds_up_per_epoch_and_begins_again_when_taken() -> None:
             model="shapes",
             rollout_id="ro",
             epoch=4,
+            stable=MODEL.stable.version,
             counts=(
                 VariantCounts(
                     version="1", requests=2, errors=0, units=1, latency=histogram(0, one_ms)
@@ -151,7 +152,7 @@ def test_evidence_adds_up_per_epoch_and_begins_again_when_taken() -> None:
         ),
         EvidenceReport(
             gateway="g", sequence=1, model="shapes", rollout_id="ro", epoch=5,
-            counts=(), pairs=(pair,),
+            counts=(), pairs=(pair,), stable=MODEL.stable.version,
         ),
     ]  # fmt: skip
     assert gatherer.take() == []
