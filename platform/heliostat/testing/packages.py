@@ -24,6 +24,7 @@ def write_package(
     bias: float = 0.0,
     keys_dir: Path | None = None,
     fails_above: float | None = None,
+    work: int = 0,
 ) -> PackageDescription:
     """Write a logistic model whose score can be computed by hand.
 
@@ -36,6 +37,7 @@ def write_package(
         keys_dir: Signs the package with the key there, made if needed; None leaves it unsigned.
         fails_above: Where given, a row whose first number is above it scores NaN, which a
             server must treat as an error of this version.
+        work: So many products of large matrices whose result is not used: time, not sense.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -81,6 +83,23 @@ def write_package(
             helper.make_node("Where", ["is_above", "nan", "nothing"], ["failure"]),
         ]
         terms.append("failure")
+    if work:
+        constants["heavy"] = np.full((512, 512), 1 / 512, np.float32)
+        constants["none"] = np.zeros((1, 1), np.float32)
+        nodes.append(helper.make_node("MatMul", ["filled", "ones"], ["work_0"]))
+        constants["ones"] = np.ones((num_numeric, 512), np.float32)
+        # The matrix depends on the row, so that no optimiser can compute it beforehand.
+        nodes.append(helper.make_node("Add", ["heavy", "work_row"], ["work_begin"]))
+        nodes.insert(-1, helper.make_node("ReduceSum", ["work_0"], ["work_row"], keepdims=0))
+        before = "work_begin"
+        for number in range(work):
+            nodes.append(helper.make_node("MatMul", [before, "heavy"], [f"work_{number + 1}"]))
+            before = f"work_{number + 1}"
+        nodes += [
+            helper.make_node("ReduceMax", [before], ["work_most"], keepdims=0),
+            helper.make_node("Mul", ["work_most", "none"], ["work_done"]),
+        ]
+        terms.append("work_done")
     constants["last_axis"] = np.array([1], np.int64)
     nodes += [
         helper.make_node("Sum", terms, ["logit"]),
