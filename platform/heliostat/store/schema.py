@@ -114,7 +114,8 @@ class Database:
 
     def _open(self) -> sa.Engine:
         if self._engine is None:
-            engine = sa.create_engine(self.url)
+            # A server that was restarted leaves dead connections, each good for one failure.
+            engine = sa.create_engine(self.url, pool_pre_ping=True)
             if self.url.get_backend_name() == "sqlite":
                 _prepare_sqlite(engine)
             with engine.begin() as connection:

@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 
 from heliostat.store.events import Conflict, EventLog
 from heliostat.store.leases import LeaseLost, Leases
-from heliostat.testing.ports import free_ports
-
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+from tests.unit.postgres import Server
 
 
 @pytest.fixture(scope="module")
 def url():
     """A server of its own with an empty database; stopped and removed at the end."""
-    if not BINARIES:
-        pytest.skip("no PostgreSQL server here; apt-get install postgresql")
-    if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed; pip install 'psycopg[binary]'")
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    if os.getuid() == 0 and user not in {entry.pw_name for entry in pwd.getpwall()}:
-        pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres")
-    folder = Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp"))
-    if os.getuid() == 0:
-        shutil.chown(folder, user)
-    (port,) = free_ports(1)
-
-    def run(*command):
-        subprocess.run(command, check=True, capture_output=True, cwd=folder, user=user, timeout=60)
-
-    tools = BINARIES[-1]
-    run(tools / "initdb", "-D", folder / "data", "-A", "trust", "-U", "heliostat")
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c fsync=off"
-    control = (tools / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w")
-    run(*control, "-o", options, "start")
-    try:
-        yield f"postgresql+psycopg://heliostat@127.0.0.1:{port}/postgres"
-    finally:
-        run(*control, "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+    server = Server()
+    yield server.url
+    server.remove()
 
 
 def test_concurrent_writers_leave_one_unbroken_chain(url):
