@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from heliostat.control import commands
-from heliostat.errors import Unavailable
+from heliostat.errors import ConfigError, Unavailable
 from heliostat.rollout.decide import DRAIN_S, decide
 from heliostat.rollout.known import Evidence
 from heliostat.rollout.plan import RolloutPlan
@@ -28,6 +28,9 @@ SHARED_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 class Rollouts(RuleBasedStateMachine):
     """Whatever is asked, crashes or goes down, the reference below says what must hold."""
+
+    steps = 0
+    """Rules carried out so far, over all lives."""
 
     def __init__(self):
         super().__init__()
@@ -52,10 +55,15 @@ class Rollouts(RuleBasedStateMachine):
         return self.it.controller.state("m")
 
     @precondition(lambda self: self.state.stable != "2")
-    @rule(version=st.sampled_from(["2", "3"]), hold_s=st.sampled_from([0.0, 5.0]))
-    def start(self, version, hold_s):
+    @rule(
+        version=st.sampled_from(["2", "3"]),
+        hold_s=st.sampled_from([0.0, 5.0]),
+        bake_s=st.sampled_from([0.0, 6.0]),
+    )
+    def start(self, version, hold_s, bake_s):
+        Rollouts.steps += 1
         plan = {
-            **RolloutPlan(model="m", candidate=version, hold_s=hold_s).to_dict(),
+            **RolloutPlan(model="m", candidate=version, hold_s=hold_s, bake_s=bake_s).to_dict(),
             "steps_percent": STEPS, "min_requests_per_step": 50, "loss": None,
         }  # fmt: skip
         refused = self.frozen or self.state.current is not None
@@ -70,6 +78,7 @@ class Rollouts(RuleBasedStateMachine):
     @precondition(lambda self: self.state.rollout is not None)
     @rule(what=st.sampled_from(["pause", "resume", "promote", "approve"]))
     def tell(self, what):
+        Rollouts.steps += 1
         rollout = self.state.rollout
         refused = rollout.outcome is not None or (
             what == "approve" and rollout.reached_step is None
@@ -85,17 +94,20 @@ class Rollouts(RuleBasedStateMachine):
     @precondition(lambda self: self.state.rollout is not None)
     @rule()
     def abort(self):
+        Rollouts.steps += 1
         rollout = self.state.rollout
         commands.abort(self.it.controller, rollout.rollout_id, "why", None)
         self.aborted = self.aborted or rollout.outcome is None
 
     @rule(on=st.booleans())
     def freeze(self, on):
+        Rollouts.steps += 1
         commands.freeze(self.it.controller, "m", "holidays" if on else None, None)
         self.frozen = on
 
     @rule(seconds=st.integers(1, 4))
     def traffic(self, seconds):
+        Rollouts.steps += 1
         for _ in range(seconds):
             before = self._moved()
             self.it.second()
@@ -105,11 +117,13 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def silence(self):
+        Rollouts.steps += 1
         self.it.clock.advance(DRAIN_S + 1)
         self.it.settle()
 
     @rule()
     def crash(self):
+        Rollouts.steps += 1
         self.it.clock.advance(6.0)
         self.it.begin()
         self.it.settle()
@@ -117,11 +131,33 @@ class Rollouts(RuleBasedStateMachine):
     @precondition(lambda self: self.it.plane.policy is not None)
     @rule()
     def plane_down(self):
+        Rollouts.steps += 1
         self.it.plane.down = True
         # The loop logs it and asks again at its next turn.
         with contextlib.suppress(Unavailable):
             self.it.second()
         self.it.plane.down = False
+        self.it.settle()
+
+    @rule()
+    def go_back(self):
+        """On paper: from 2 to 1, and from a bake of 2 too; there is nothing else to go back to."""
+        Rollouts.steps += 1
+        rollout = self.state.rollout
+        baking = rollout is not None and rollout.bake_decided
+        try:
+            commands.go_back(
+                self.it.controller, "m", None, because="why", by="ada", wait_s=1.0,
+                wake=self._wait, pause=lambda _: self._wait(),
+            )  # fmt: skip
+        except ConfigError:
+            assert self.state.stable == "1"
+            assert not baking
+        else:
+            assert self.state.stable == "1"
+
+    def _wait(self):
+        self.it.clock.advance(1.0)
         self.it.settle()
 
     def _moved(self):
@@ -134,6 +170,11 @@ class Rollouts(RuleBasedStateMachine):
         state, policy = self.state, self.it.plane.policy
         part = policy.models["m"]
         assert sum(part.share(index) for index in range(len(part.variants))) == 1
+        baking = state.rollout is not None and state.rollout.phase == "baking"
+        if baking:
+            roles = [(variant.version, variant.role) for variant in part.variants]
+            assert roles == [(state.rollout.plan.candidate, "stable"), (state.stable, "previous")]
+            assert part.share(0) == 0.95
         if state.current is None:
             assert self.it.plane.share("m", state.stable) == 1.0
             assert self.it.plane.running == set()
@@ -178,4 +219,9 @@ class TestRollouts(Rollouts.TestCase):
 @pytest.mark.proof
 @pytest.mark.timeout(1_800)
 class TestManyRollouts(Rollouts.TestCase):
-    settings = lives(350)
+    settings = lives(400)
+
+    def runTest(self):  # noqa: N802 - unittest names it
+        Rollouts.steps = 0
+        super().runTest()
+        assert Rollouts.steps >= 10_000
