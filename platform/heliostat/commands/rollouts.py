@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from heliostat.commands import simulating
-from heliostat.commands.place import AsJson, controller, say
+from heliostat.commands import simulating, watching
+from heliostat.commands.place import AsJson, controller
 
 rollout_app = typer.Typer(
     help="Start, watch, explain and steer rollouts.", no_args_is_help=True, rich_markup_mode=None
@@ -20,6 +20,7 @@ Because = Annotated[str, typer.Option(help="The reason, kept with the event.")]
 
 
 rollout_app.command("simulate")(simulating.simulate)
+rollout_app.command("watch")(watching.watch)
 
 
 @rollout_app.command("list")
@@ -83,8 +84,13 @@ def rollout_start(
     as_json: AsJson = False,
 ) -> None:
     """Start a rollout by its plan and print its id."""
-    rollout_id = controller().start(read_plan(file).to_dict())
-    typer.echo(json.dumps({"id": rollout_id}) if as_json else rollout_id)
+    begun = controller().begin(read_plan(file).to_dict())
+    if as_json:
+        typer.echo(json.dumps({"id": begun["id"], "warnings": begun["warnings"]}))
+        return
+    for warning in begun["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(begun["id"])
 
 
 @rollout_app.command("history")
@@ -107,25 +113,28 @@ def rollout_explain(rollout_id: Id, *, as_json: AsJson = False) -> None:
     typer.echo(json.dumps(lines, indent=2) if as_json else "\n".join(lines))
 
 
-@rollout_app.command("watch")
-def rollout_watch(rollout_id: Id) -> None:
-    """Follow a rollout to its end; exit 3 unless it was promoted."""
-    import time
+@rollout_app.command("report")
+def rollout_report(
+    rollout_id: Id,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for report.md and picture.svg.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a rollout's or A/B test's report as Markdown with a picture."""
+    from heliostat.control import report
 
-    from heliostat.control import explain
+    made = report.report(controller().rollout(rollout_id))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.md").write_text(made.markdown, encoding="utf-8")
+    (out / "picture.svg").write_text(made.picture, encoding="utf-8")
+    path = str(out / "report.md")
+    typer.echo(json.dumps({"report": path}) if as_json else path)
 
-    control, shown = controller(), 0
-    while True:
-        rollout = control.rollout(rollout_id)
-        for event in rollout["events"][shown:]:
-            typer.echo(f"{event['seconds']:8.1f} s  {event['kind']}: {event['reason'] or ''}")
-        shown = len(rollout["events"])
-        if rollout["ended_at"]:
-            break
-        say(f"            {explain.standing(rollout)}")
-        time.sleep(2.0)
-    if rollout["state"] != "promoted":
-        raise typer.Exit(3)
+
+@rollout_app.command("return")
+def rollout_return(model: str, *, because: Because, as_json: AsJson = False) -> None:
+    """Make the last good version of a model stable again at once, without steps."""
+    _told(controller().go_back(model, because), as_json)
 
 
 @rollout_app.command("pause")

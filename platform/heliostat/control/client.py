@@ -40,7 +40,11 @@ class ControlClient:
         Raises:
             ConfigError: The plan cannot be meant, or the model has a rollout already.
         """
-        return str(self._object("POST", "/v1/rollouts", {"plan": dict(plan)})["id"])
+        return str(self.begin(plan)["id"])
+
+    def begin(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a rollout; returns where it stands, and warnings of what it will not reach."""
+        return self._object("POST", "/v1/rollouts", {"plan": dict(plan)})
 
     def rollouts(self) -> list[dict[str, Any]]:
         """All rollouts, newest first."""

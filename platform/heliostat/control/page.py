@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heliostat.control import explain
+from heliostat.control import explain, report
 
 HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),
@@ -64,12 +64,17 @@ def _rollout(rollout: Mapping[str, Any]) -> str:
         for gate in rollout["gates"]
     )
     events = "".join(
-        _row(f"{event['seconds']:.1f} s", event["kind"], event["reason"] or "")
+        _row(
+            f"{event['seconds']:.1f} s",
+            event["kind"],
+            event.get("by") or "",
+            event["reason"] or "",
+        )
         for event in rollout["events"]
     )
     return (
         f"<section><h2>{_text(rollout['id'])}</h2><p>{_text(explain.standing(rollout))}</p>"
-        f"{_weights(rollout)}<h3>Evidence</h3><table>{gates}</table>"
+        f"{_weights(rollout)}<h3>Evidence</h3><table>{gates}</table>{report.picture(rollout)}"
         f"<h3>Events</h3><table>{events}</table></section>"
     )
 
@@ -80,6 +85,8 @@ def _weights(rollout: Mapping[str, Any]) -> str:
     for event in rollout["events"]:
         if event["kind"] == "rollout.step_reached":
             moves.append((event["seconds"], event["percent"]))
+        elif event["kind"] == "rollout.bake_reached":
+            moves.append((event["seconds"], 100.0 - rollout["plan"]["bake_percent"]))
         elif event["kind"] == "rollout.traffic_moved":
             moves.append((event["seconds"], 100.0 if rollout["outcome"] == "promoted" else 0.0))
     ends = max(1.0, *(event["seconds"] for event in rollout["events"]))
