@@ -58,9 +58,10 @@ bench-data: env ## Measure ingest beside a Polars script, and upkeep, in one tab
 prove-data: env ## Ingest 1, 10 and 20 M rows, kill writers 20 times each; keep the figures
 	@$(PY) tests/bench/data.py --rows 1000000 10000000 20000000 --versions 2000 --kills 20 --keep
 
-prove-rollouts: env ## Count false alarms and detection times of rollout statistics at full size
+prove-rollouts: env ## Count false alarms, detection times, kills and rollbacks of rollouts at full size
 	@PYTHONPATH=platform:. $(PY) tests/bench/rollouts.py
-	@$(PY) -m pytest -m proof tests/unit/control
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollout_proofs
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollbacks
 
 prove-serving: env ## Break the serving chain under load and keep the ledgers (an hour)
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.faults $(FAULTS)

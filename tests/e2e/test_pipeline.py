@@ -247,3 +247,29 @@ def test_registered_versions_can_be_looked_at_compared_and_checked(
     exported = json.loads(bundle.stdout)
     assert exported["largest_difference"] <= 0.01
     assert exported["rows"] == 20_000
+
+
+def test_the_finished_rollout_explains_itself_in_words(
+    live_platform: LivePlatform, small: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    """Whole sentences with the numbers, the same ones as in its report and its audit trail."""
+    assert small.returncode == 0
+
+    rows = json.loads(live_platform.run("rollout", "list", "--json").stdout)
+    row = next(item for item in rows if item["state"] == "promoted")
+    explained = live_platform.run("rollout", "explain", row["id"]).stdout.splitlines()
+    audit = live_platform.run("rollout", "audit")
+    report = live_platform.run("rollout", "report", row["id"], "--out", str(tmp_path / "report"))
+
+    assert re.fullmatch(
+        r"Version \d+ of flight-delay was promoted: all gates pass at 100 % after \d+ requests\.",
+        explained[0],
+    )
+    assert explained[1] == "The gates, when they were last asked:"
+    assert all(line.endswith((".", ":")) for line in explained)
+    assert re.search(r"the candidate [\d,]+ times; [\d,]+ rows were scored by both", explained[-3])
+    assert explained[-2].startswith("It came to ")
+    assert explained[-1].startswith("Both versions scored the same ")
+    assert (audit.returncode, "unbroken" in audit.stdout) == (0, True)
+    assert report.returncode == 0
+    assert explained[0] in (tmp_path / "report" / "report.md").read_text()

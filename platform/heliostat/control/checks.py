@@ -32,6 +32,9 @@ class Checks:
         """Hold the key that POSTs are signed with, and the clock that answers are dated by."""
         self._key = key
         self._clock = clock
+        self._current: dict[str, str] = {}
+        """The newest rollout of each model."""
+
         self._results: dict[str, dict[str, CheckResult]] = {}
         self._asked_at: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
@@ -45,6 +48,10 @@ class Checks:
     def refresh(self, rollout: RolloutState, *, wait: bool = False) -> None:
         """Ask what is due again; returns at once unless told to wait for the answers."""
         due, now = [], self._clock()
+        before = self._current.get(rollout.plan.model)
+        if before not in (None, rollout.rollout_id):
+            self.forget(before)
+        self._current[rollout.plan.model] = rollout.rollout_id
         with self._lock:
             for check in rollout.plan.checks:
                 key = (rollout.rollout_id, check.name)
