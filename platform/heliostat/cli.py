@@ -17,7 +17,7 @@ import typer
 from heliostat import __version__
 from heliostat.commands import groups
 from heliostat.commands.place import AsJson, say
-from heliostat.errors import HeliostatError
+from heliostat.errors import ConfigError, HeliostatError
 
 if TYPE_CHECKING:
     from heliostat.stack.settings import StackSettings
@@ -37,6 +37,13 @@ groups.register(app)
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: ports.mlflow=5001."),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TARGET",
+        help="Run on a cluster: eks, gke, aks, onprem, or MODULE:FUNCTION of your recipe.",
+    ),
 ]
 
 
@@ -128,8 +135,14 @@ def submit(
         str | None, typer.Option(metavar="MODULE:FUNCTION", help="Passed on to the script.")
     ] = None,
     assignments: Assignments = None,
+    on: On = None,
+    context: Annotated[str | None, typer.Option(help="kubectl's context, with --on.")] = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --on: print the RayJob, and stop.")
+    ] = False,
 ) -> None:
-    """Run a script as a Ray job on the platform, follow it, and exit as it does."""
+    """Run a script as a Ray job on the platform or a cluster, follow it, and exit as it does."""
     from heliostat.submit import client
 
     repository, home, _ = _place(None)
@@ -139,6 +152,8 @@ def submit(
         arguments += ["--recipe", recipe]
     for text in assignments or []:
         arguments += ["--set", text]
+    if on is not None:
+        raise typer.Exit(_submit_on(on, arguments, context, is_dry_run=dry_run))
     raise typer.Exit(client.run(arguments, repository=repository, home=home))
 
 
@@ -163,6 +178,26 @@ def main() -> None:
             raise
         typer.echo(f"heliostat: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _submit_on(target: str, words: list[str], context: str | None, *, is_dry_run: bool) -> int:
+    """Run the words as a RayJob; the recipe says on which cluster."""
+    from heliostat import config
+    from heliostat.clusters import render
+    from heliostat.submit import cluster
+
+    sys.path.insert(0, str(Path.cwd()))
+    recipe = target if ":" in target else f"cluster_configs.recipes:{target}"
+    platform = config.load(recipe)
+    if not isinstance(platform, render.Platform):
+        raise ConfigError("--on", target, "must be a recipe that returns a Platform")
+    body = cluster.ray_job(platform, words)
+    if is_dry_run:
+        typer.echo(render.to_yaml(body), nl=False)
+        return 0
+    if context is None:
+        raise ConfigError("--context", None, "must name the cluster's context of kubectl with --on")
+    return cluster.run(body, cluster.Kubectl(context=context))
 
 
 def _place(assignments: list[str] | None) -> tuple[Path, Path, StackSettings]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.errors import Interrupted, Unavailable
 from heliostat.stack import local
-from heliostat.submit import upload
+from heliostat.submit import cluster, upload
 from heliostat.submit.screen import Screen
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def run(arguments: Sequence[str], *, repository: Path, home: Path) -> int:
         Unavailable: The platform is down, or Ray lost the job.
         Interrupted: The user stopped it; the message says what still runs.
     """
-    words = list(arguments)
-    if words and words[0] in ("python", "python3"):
-        del words[0]
+    words = cluster.script(arguments)
     names = upload.list_files(repository, leave_out=[home])
     upload.require_script(names, words[0] if words else "")
     os.environ.update(local.client_variables(home))
@@ -66,7 +64,7 @@ def run(arguments: Sequence[str], *, repository: Path, home: Path) -> int:
             job.client = _connect()
             environment = {"PYTHONPATH": "platform", _REVISION: packed.revision}
             # exec: signals that stop the job reach the driver, not a shell around it.
-            entrypoint = f"exec python {shlex.join(words)}"
+            entrypoint = f"exec {cluster.command(words)}"
             screen.say(f"job {submission_id} runs {shlex.join(words)} at {packed.revision[:24]}")
             screen.say(f"  the same by hand: {_by_hand(words, environment)}")
             screen.wait("submitting")
