@@ -133,8 +133,10 @@ class Story:
         )
         self.timed(
             f"{name}: head answers",
-            lambda: self.dashboard(name) is not None
-            and self.dashboard(name).call("GET", "/api/serve/applications/")[0] == 200,
+            lambda: (
+                self.dashboard(name) is not None
+                and self.dashboard(name).call("GET", "/api/serve/applications/")[0] == 200
+            ),
             240,
         )
 
@@ -180,7 +182,6 @@ class Story:
             words = [redis, "--requirepass", REDIS_PASSWORD, "--dir", "/tmp", "--bind", "0.0.0.0"]
             found.append(self.network.start("redis-gcs", address, words, environment, ROOT))
         self.started_servers = found
-        self.timed("mlflow answers", lambda: _status(found[0].address, 5000, "/health") == 200, 240)
         return found
 
     def doors(self, cluster: str) -> dict[str, int]:
@@ -189,7 +190,9 @@ class Story:
         for who, token in (("none", None), ("wrong", "w" * 64), ("right", TOKEN)):
             client = self.dashboard(cluster, token)
             found[f"read {who}"] = client.call("GET", "/api/serve/applications/")[0]
-            found[f"start a job {who}"] = client.call("POST", "/api/jobs/", {"entrypoint": "true"})[0]
+            found[f"start a job {who}"] = client.call("POST", "/api/jobs/", {"entrypoint": "true"})[
+                0
+            ]
         return found
 
     def submit(self, cluster: str, submission_id: str, entrypoint: list[str]) -> None:
@@ -207,7 +210,9 @@ class Story:
         self.submit(cluster, submission_id, entrypoint)
         client = self.dashboard(cluster)
         ended = ("SUCCEEDED", "FAILED", "STOPPED")
-        self.timed(f"job {submission_id}", lambda: client.job(submission_id)["status"] in ended, 400)
+        self.timed(
+            f"job {submission_id}", lambda: client.job(submission_id)["status"] in ended, 400
+        )
         log = client.job_log(submission_id)
         status = client.job(submission_id)["status"]
         if status != "SUCCEEDED":
@@ -266,7 +271,7 @@ def _post(
 def tell(story: Story) -> dict[str, Any]:
     """Service, doors, job with scale-up, prediction, GPUs spot first, idle workers gone."""
     seen = story.seen
-    story.servers()
+    mlflow, *_ = story.servers()
     service = story.objects("ray/service.yaml")["RayService"]["spec"]
     story.cluster("heliostat-serve-a", service["rayClusterConfig"])
     seen["doors"] = story.doors("heliostat-serve-a")
@@ -274,6 +279,7 @@ def tell(story: Story) -> dict[str, Any]:
     seen["serve_config_is_the_local_file"] = (
         service["serveConfigV2"] == (ROOT / "serve_apps" / "cluster.yaml").read_text()
     )
+    story.timed("mlflow answers", lambda: _status(mlflow.address, 5000, "/health") == 200, 400)
     dashboard.put_applications(service["serveConfigV2"])
     story.timed(
         "applications run",
@@ -326,7 +332,7 @@ def tell(story: Story) -> dict[str, Any]:
 def request(home: Path) -> dict[str, Any]:
     """A request by entity keys and its moment: the first row of the replay's period."""
     from heliostat.data.tables import Catalog
-    from heliostat.pipeline import canary, examples
+    from heliostat.pipeline import canary
     from jobs.flights import recipes as flights
 
     recipe = flights.small()

@@ -12,23 +12,21 @@ from heliostat.config import require
 from heliostat.errors import ConfigError
 from heliostat.registry import signing
 from heliostat.registry.package import PackageDescription
-from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import ModelVersion, Registry
-from heliostat.store.home import Home
 
 MAX_FILES = 10_000
 MAX_BYTES = 64 << 30
 """What an archive may unpack to; a model is smaller, a bomb is not."""
 
 
-def pack(version: ModelVersion, home: Home, out: Path) -> str:
+def pack(version: ModelVersion, registry: Registry, out: Path) -> str:
     """Write a version's package as a tar file; equal packages give equal bytes.
 
     Metrics, tags and runs stay where they are: nothing crosses that the signature does not cover.
 
     Args:
         version: As `Registry.get` gave it.
-        home: Whose trusted keys the package is checked with before it leaves.
+        registry: By whose trusted keys the package is checked before it leaves.
         out: File to write; replaced whole or not at all.
 
     Returns:
@@ -37,7 +35,7 @@ def pack(version: ModelVersion, home: Home, out: Path) -> str:
     Raises:
         UntrustedModel: The package is not what a trusted key signed.
     """
-    digest = signing.verify(version.path, home.keys)
+    digest = signing.verify(version.path, registry.home.keys)
     scratch = out.with_name(f".{out.name}.part")
     try:
         with tarfile.open(scratch, "w", format=tarfile.USTAR_FORMAT) as archive:
@@ -53,7 +51,7 @@ def pack(version: ModelVersion, home: Home, out: Path) -> str:
     return digest
 
 
-def receive(archive: Path, registry: Registry, tracking: Tracking, home: Home) -> ModelVersion:
+def receive(archive: Path, registry: Registry) -> ModelVersion:
     """Verify an archive that arrived and make it the model's next version here.
 
     The package must be signed by a key that this platform trusts: copy the sender's public key
@@ -65,6 +63,7 @@ def receive(archive: Path, registry: Registry, tracking: Tracking, home: Home) -
         UntrustedModel: No trusted key signed it, or a byte changed on the way; nothing was loaded.
         Unavailable: MLflow does not answer.
     """
+    home = registry.home
     home.packages.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".arriving-", dir=home.packages))
     try:
@@ -77,7 +76,7 @@ def receive(archive: Path, registry: Registry, tracking: Tracking, home: Home) -
             if known.digest == digest:
                 return registry.get(model, known.version)
         tags = {"received": archive.name, "digest": digest}
-        with tracking.run(f"{model} received", archive.stem, tags) as run_id:
+        with registry.tracking.run(f"{model} received", archive.stem, tags) as run_id:
             return registry.register(package, model, run_id, {"received": archive.name})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -90,7 +89,9 @@ def _unpack(archive: Path, target: Path) -> None:
             num_bytes = 0
             for number, entry in enumerate(_entries(tar), 1):
                 num_bytes += entry.size
-                require(number <= MAX_FILES, "archive", number, f"must hold at most {MAX_FILES} files")
+                require(
+                    number <= MAX_FILES, "archive", number, f"must hold at most {MAX_FILES} files"
+                )
                 require(num_bytes <= MAX_BYTES, "archive", num_bytes,
                         f"must hold at most {MAX_BYTES} bytes")  # fmt: skip
                 path = PurePosixPath(entry.name)

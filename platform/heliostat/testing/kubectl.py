@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_PROGRAM = '''
+_PROGRAM = """
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
 words = sys.argv[2:]
@@ -27,7 +27,7 @@ elif verb == "get":
     print(json.dumps({"status": states[0]}))
 elif verb == "logs":
     print("what the job said")
-'''
+"""
 
 
 class FakeKubectl:

@@ -76,20 +76,20 @@ class FakeOperator:
         wanted = {"ray.io/cluster": cluster, "ray.io/node-type": "worker"}
         if group is not None:
             wanted["ray.io/group"] = group
-        names = [item["metadata"]["name"] for item in self._api.list("Pod", wanted)]
+        names = [item["metadata"]["name"] for item in self._api.all("Pod", wanted)]
         return [self._running[name] for name in names if name in self._running]
 
     def delete(self, cluster: str, namespace: str) -> None:
         """Delete a RayCluster with its Pods; returns when they are gone."""
         self._api.delete("RayCluster", namespace, cluster)
-        for item in self._api.list("Pod", {"ray.io/cluster": cluster}):
+        for item in self._api.all("Pod", {"ray.io/cluster": cluster}):
             self._stop(item)
         for thread in self._stopping:
             thread.join()
 
     def _follow(self) -> None:
         while not self._is_over.is_set():
-            for body in self._api.list("RayCluster"):
+            for body in self._api.all("RayCluster"):
                 try:
                     self._reconcile(body)
                 except Exception as error:  # noqa: BLE001 - told to the test, which fails by it
@@ -108,7 +108,7 @@ class FakeOperator:
         for group in cluster.workers:
             doomed = (group.spec.get("scaleStrategy") or {}).get("workersToDelete") or []
             labels = {"ray.io/cluster": document.name, "ray.io/group": group.name}
-            there = self._api.list("Pod", labels)
+            there = self._api.all("Pod", labels)
             for item in there:
                 if item["metadata"]["name"] in doomed and not _is_going(item):
                     self._stop(item)
@@ -191,7 +191,7 @@ class FakeOperator:
     def _look(self) -> None:
         """Write each Pod's state, as a kubelet does."""
         for name, running in list(self._running.items()):
-            for item in self._api.list("Pod"):
+            for item in self._api.all("Pod"):
                 if item["metadata"]["name"] != name or _is_going(item):
                     continue
                 state = "running" if running.is_alive() else "terminated"

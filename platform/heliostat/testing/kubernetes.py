@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import ssl
@@ -100,7 +100,7 @@ class FakeKubernetes:
         with self.changed:
             return copy.deepcopy(self._objects.get((_PLURALS[kind], namespace, name)))
 
-    def list(self, kind: str, labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    def all(self, kind: str, labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """Give copies of all objects of a kind that carry the labels."""
         with self.changed:
             return [
@@ -155,7 +155,7 @@ class FakeKubernetes:
         kind = {plural: kind for kind, plural in _PLURALS.items()}[plural]
         items = [
             item
-            for item in self.list(kind, labels)
+            for item in self.all(kind, labels)
             if item["metadata"].get("namespace") == namespace
         ]
         body = {"kind": f"{kind}List", "metadata": {"resourceVersion": str(self._version)}}
@@ -216,7 +216,7 @@ def _handler(server: FakeKubernetes) -> type[BaseHTTPRequestHandler]:
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(length)
-            certificate = self.connection.getpeercert()  # type: ignore[attr-defined]
+            certificate = self.connection.getpeercert()
             if not certificate:
                 code, body = 401, _status(401, "Unauthorized", "a client certificate is needed")
             else:
@@ -246,7 +246,7 @@ def write_certificates(host: str, folder: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import NameOID
 
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     authority_key = ec.generate_private_key(ec.SECP256R1())
 
     def name(text: str) -> x509.Name:
@@ -261,8 +261,8 @@ def write_certificates(host: str, folder: Path) -> None:
             .issuer_name(name("ca"))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(minutes=5))
+            .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=who == "ca", path_length=None), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]),

@@ -194,9 +194,9 @@ def container_environment(
 
 def _namespace(pid: int) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/ns/net")
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
     except OSError:
-        return os.readlink("/proc/self/ns/net")
+        return str(Path("/proc/self/ns/net").readlink())
 
 
 def _until(condition: object, process: subprocess.Popen[bytes]) -> None:

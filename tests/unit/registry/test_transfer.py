@@ -33,7 +33,7 @@ class Target:
         self.registry = Registry(tracking, self.home)
 
     def receive(self, archive: Path) -> ModelVersion:
-        return transfer.receive(archive, self.registry, self.tracking, self.home)
+        return transfer.receive(archive, self.registry)
 
     def trust(self, other: Target) -> None:
         theirs = self.home.keys / "trusted"
@@ -76,7 +76,7 @@ def made(trains: Target, tmp_path: Path) -> ModelVersion:
 @pytest.fixture
 def archive(made: ModelVersion, trains: Target, serves: Target, tmp_path: Path) -> Path:
     path = tmp_path / "shapes-1.tar"
-    assert transfer.pack(made, trains.home, path) == made.digest
+    assert transfer.pack(made, trains.registry, path) == made.digest
     return path
 
 
@@ -112,7 +112,7 @@ def test_equal_packages_make_equal_files(
     made: ModelVersion, trains: Target, archive: Path, tmp_path: Path
 ) -> None:
     """So a checksum beside the file says something."""
-    transfer.pack(made, trains.home, tmp_path / "again.tar")
+    transfer.pack(made, trains.registry, tmp_path / "again.tar")
 
     assert (tmp_path / "again.tar").read_bytes() == archive.read_bytes()
 
@@ -195,12 +195,12 @@ def test_an_archive_cannot_write_outside_its_place(
     with tarfile.open(path, "w") as tar:
         for info, content in entries:
             tar.addfile(info, io.BytesIO(content))
-    before = sorted(os.listdir(tmp_path))
+    before = sorted(tmp_path.iterdir())
 
     with pytest.raises(ConfigError):
         serves.receive(path)
 
-    assert sorted(os.listdir(tmp_path)) == before
+    assert sorted(tmp_path.iterdir()) == before
     assert list(serves.home.packages.iterdir()) == []
 
 

@@ -170,7 +170,9 @@ def _autoscaler(cluster: RaySpec, ray: Mapping[str, Any]) -> dict[str, Any]:
         "name": "autoscaler",
         "image": options.get("image") or ray.get("image"),
         "command": ["/bin/bash", "-c", "--"],
-        "args": ["ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME) --cluster-namespace $(RAY_CLUSTER_NAMESPACE)"],
+        "args": [
+            "ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME) --cluster-namespace $(RAY_CLUSTER_NAMESPACE)"
+        ],
         "env": [_copied(item) for item in mappings(options.get("env"))],
         "resources": _copied(mapping(options.get("resources")))
         or {
