@@ -1,7 +1,7 @@
 """The rendered service and a rendered job on Pods of this machine; prints one JSON line.
 
 A fake Kubernetes API and the part of the operator that Ray meets; heads, workers, autoscalers,
-Serve, gateway, job, MLflow and Redis are the real programs, each in a network of its own.
+Serve, gateway, job and MLflow are the real programs, each in a network of its own.
 Usage, inside `pods.isolated`: ``python -m tests.local.clusters_story FOLDER``
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from cluster_configs import recipes
 from heliostat.access.keys import KeyFile
 from heliostat.clusters import pods as pod_templates
 from heliostat.clusters import render
+from heliostat.clusters.recipe import CpuGroup, GpuGroup, Size
 from heliostat.stack import ingress
 from heliostat.testing.kuberay import DashboardClient, FakeOperator
 from heliostat.testing.kubernetes import FakeKubernetes
@@ -33,7 +33,6 @@ from heliostat.testing.pods import NODE_IP, PodNetwork, RunningPod
 from tests.conftest import ROOT
 
 TOKEN = "t" * 64
-REDIS_PASSWORD = "r" * 32
 IDLE_S = 8
 JOB = "python jobs/deploy.py --recipe jobs.flights:small"
 MODEL = "flight-delay"
@@ -65,7 +64,14 @@ class Story:
         control = KeyFile(self.home / "keys" / "control", time.time)
         self.control_key, _ = control.create("jobs", role="admin")
         self.client_key, _ = KeyFile(self.home / "keys", time.time).create("client", role="predict")
-        self.recipe = dataclasses.replace(recipes.eks().cluster, mutual_tls=False)
+        # Nodes as small as this machine, and no cert-manager.
+        self.recipe = dataclasses.replace(
+            recipes.eks().cluster, mutual_tls=False,
+            cpu=CpuGroup(size=Size(cpus=3, memory_gib=4), max_workers=2),
+            gpus=(
+                GpuGroup(accelerator="l4", size=Size(cpus=1, memory_gib=2), max_workers=2),
+            ),
+        )  # fmt: skip
         platform = render.Platform(
             cluster=self.recipe, jobs=(("first", render.JobLine(entrypoint=JOB)),)
         )
@@ -79,8 +85,7 @@ class Story:
         name = self.recipe.name
         return {
             f"{name}-ray-token/auth_token": TOKEN,
-            f"{name}-redis-gcs/password": REDIS_PASSWORD,
-            f"{name}-online-store/password": REDIS_PASSWORD,
+            f"{name}-online-store/password": "unused",
             f"{name}-control-key/api_key": self.control_key,
         }
 
@@ -93,7 +98,8 @@ class Story:
             f"={pod_templates.SPILL_PATH}", "=/tmp/spill --object-store-memory=209715200"
         )
         proxy = self.network.folder / name / "haproxy-bin"
-        proxy.mkdir(parents=True, exist_ok=True)
+        for path in (proxy, self.network.folder / name / "spill"):
+            path.mkdir(parents=True, exist_ok=True)
         executable = ingress.write_executable(proxy, ingress.find_haproxy())
         changed = {
             "HELIOSTAT_HOME": str(self.home),
@@ -125,8 +131,6 @@ class Story:
         """Make a RayCluster as the operator does for a service or a job; idle workers go sooner."""
         for group in spec["workerGroupSpecs"]:
             group["idleTimeoutSeconds"] = IDLE_S
-            if group["groupName"] == "gpu-spot":
-                group["maxReplicas"] = 1
         metadata = {"name": name, "namespace": self.recipe.namespace}
         self.api.put(
             {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": metadata, "spec": spec}
@@ -148,7 +152,7 @@ class Story:
             return None
 
     def servers(self) -> list[RunningPod]:
-        """Start MLflow with its rendered arguments, and Redis, each in a Pod of its own."""
+        """Start MLflow with its rendered arguments in a Pod of its own."""
         (deployment,) = [
             item for item in yaml.safe_load_all(self.files["platform/mlflow.yaml"])
             if item["kind"] == "Deployment"
@@ -173,14 +177,6 @@ class Story:
                 "mlflow", address, [*container["command"], *arguments], environment, ROOT
             )
         ]
-        redis = shutil.which("redis-server")
-        self.seen["redis"] = redis is not None
-        if redis is not None:
-            address = self.network.address()
-            host = f"redis-gcs.{self.recipe.platform_namespace}.svc.cluster.local"
-            self.network.name({host: address})
-            words = [redis, "--requirepass", REDIS_PASSWORD, "--dir", "/tmp", "--bind", "0.0.0.0"]
-            found.append(self.network.start("redis-gcs", address, words, environment, ROOT))
         self.started_servers = found
         return found
 
@@ -351,7 +347,11 @@ def request(home: Path) -> dict[str, Any]:
 def main() -> None:
     """Tell the story; the Pods end with this process's namespaces."""
     story = Story(Path(sys.argv[1]))
-    print(json.dumps(tell(story)), flush=True)
+    try:
+        print(json.dumps(tell(story)), flush=True)
+    except BaseException:
+        sys.stderr.write(json.dumps(story.seen) + "\n")
+        raise
 
 
 if __name__ == "__main__":

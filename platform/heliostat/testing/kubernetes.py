@@ -77,7 +77,7 @@ class FakeKubernetes:
         """
         folder = folder or self.folder
         return {
-            "KUBERNETES_SERVICE_HOST": f"https://{self.host}",
+            "KUBERNETES_SERVICE_HOST": self.host,
             "KUBERNETES_SERVICE_PORT_HTTPS": str(self.port),
             "RAY_KUBERAY_CA_CERT_PATH": str(folder / "ca.crt"),
             "RAY_KUBERAY_CLIENT_CERT_PATH": str(folder / "client.crt"),

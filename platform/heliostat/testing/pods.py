@@ -16,12 +16,15 @@ PREFIX = "10.77.0."
 NODE_IP = f"{PREFIX}1"
 """Where what is no Pod listens: the API server, clients, the operator."""
 
-_ISOLATED = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+_ISOLATED = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 _ENTER = """
 read -r _
+echo "$4" > /proc/sys/kernel/hostname
 ip link set lo up && ip addr add "$1/24" dev eth0 && ip link set eth0 up || exit 97
-top=$2; hosts=$3; shift 3
+# Ray takes the address by which it would go out.
+ip route add default via "$5" || exit 97
+top=$2; hosts=$3; shift 5
 while [ "$1" != -- ]; do
   mkdir -p "$top${1#/tmp}" && mount --rbind "$1" "$top${1#/tmp}" || exit 98
   shift
@@ -112,7 +115,9 @@ class PodNetwork:
         top = self.folder / name
         top.mkdir(parents=True, exist_ok=True)
         keep = [str(path) for path in self.keep]
-        entered = ["sh", "-c", _ENTER, "sh", address, str(top), str(self.hosts), *keep, "--"]
+        self.name({name: address})
+        place = [address, str(top), str(self.hosts), name, NODE_IP]
+        entered = ["sh", "-c", _ENTER, "sh", *place, *keep, "--"]
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 ["unshare", *_ISOLATED, *entered, *command],

@@ -29,7 +29,10 @@ TOY = {
             },
             "x-kubernetes-validations": [
                 {"rule": "!has(self.low) || self.low <= self.high", "message": "low above high"},
-                {"rule": "!has(self.__namespace__) || self.__namespace__ != 'x'", "message": "no x"},
+                {
+                    "rule": "!has(self.__namespace__) || self.__namespace__ != 'x'",
+                    "message": "no x",
+                },
                 {"rule": "self.low == oldSelf.low", "message": "must not change"},
             ],
         }
