@@ -256,7 +256,7 @@ class DashboardClient:
             | ({"Authorization": f"Bearer {self._token}"} if self._token else {}),
         )  # fmt: skip
         try:
-            with _OPENER.open(request, timeout=30) as answer:
+            with _OPENER.open(request, timeout=300) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(errors="replace")
