@@ -212,8 +212,10 @@ class Maker:
         return Registry(self.tracking, self.connection.home)
 
 
-def reference(service: FeatureService) -> FeatureServiceReference:
+def reference(service: FeatureService | None) -> FeatureServiceReference | None:
     """Describe a feature service as a package stores it."""
+    if service is None:
+        return None
     plain = service.describe()
     views = tuple(FeatureViewReference(**view) for view in plain["views"])
     return FeatureServiceReference(**{**plain, "views": views})
