@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heliostat.commands import clusters, contracts, keys, lineage, models, new, rollouts, tables
+from heliostat.commands import (
+    clusters,
+    contracts,
+    jobs,
+    keys,
+    lineage,
+    models,
+    new,
+    rollouts,
+    tables,
+)
 
 if TYPE_CHECKING:
     import typer
@@ -13,6 +23,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add them, in the order in which help shows them."""
     app.command("new")(new.new)
+    app.add_typer(jobs.job_app, name="job")
     app.add_typer(rollouts.rollout_app, name="rollout")
     app.add_typer(models.model_app, name="model")
     app.add_typer(tables.table_app, name="table")

@@ -211,5 +211,5 @@ def test_a_plan_says_which_loss_it_compares():
     plan = CanaryPlan(model="m", candidate="2", loss=LossGate(of="squared_error", margin=3.0))
 
     assert CanaryPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
-    with pytest.raises(ConfigError, match="plan.loss.of = 'absolute': must be log_loss or squ"):
+    with pytest.raises(ConfigError, match=r"plan\.loss\.of = 'absolute': must be log_loss or squ"):
         CanaryPlan.from_dict({"model": "m", "candidate": "2", "loss": {"of": "absolute"}})
