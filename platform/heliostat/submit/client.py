@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import queue
 import secrets
 import shlex
 import signal
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from heliostat.errors import Interrupted, Unavailable
 from heliostat.stack import local
@@ -32,10 +33,14 @@ if TYPE_CHECKING:
 POLL_S = 0.3
 STOP_WAIT_S = 7.0
 """How long Ctrl-C waits for a job to end; Ray kills it after 3 s."""
+ANSWER_S = 10.0
+"""How long one question to the head may take; then it is asked anew."""
 LOST_S = 60.0
 """How long the head may be silent before we give up on it."""
 
 _REVISION = "HELIOSTAT_REVISION"
+
+_Answer = TypeVar("_Answer")
 
 
 def run(arguments: Sequence[str], *, repository: Path, home: Path, detached: bool = False) -> int:
@@ -172,7 +177,7 @@ def _follow(
     heard = time.monotonic()
     while True:
         try:
-            details = client.get_job_info(submission_id)
+            details = _within(ANSWER_S, lambda: client.get_job_info(submission_id))
             heard = time.monotonic()
         except (OSError, RuntimeError) as error:
             if time.monotonic() - heard > LOST_S:
@@ -187,6 +192,30 @@ def _follow(
         time.sleep(POLL_S)
     show(logs.finish())
     return details
+
+
+def _within(limit_s: float, ask: Callable[[], _Answer]) -> _Answer:
+    """Ask in a thread of its own: Ray's client sets no limit, and a dead line answers nothing.
+
+    Raises:
+        TimeoutError: No answer in time; the thread is left to itself.
+    """
+    answers: queue.SimpleQueue[tuple[_Answer | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((ask(), None))
+        except BaseException as error:  # noqa: BLE001 - it is raised again below
+            answers.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=limit_s)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {limit_s:g} s") from None
+    if error is not None:
+        raise error
+    return cast("_Answer", answer)
 
 
 class _LogTail:
