@@ -15,6 +15,7 @@ from heliostat.features.definitions import FeatureService
 from heliostat.rollout.plan import CanaryPlan
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe
+from heliostat.training.trials import Behaviour
 
 if TYPE_CHECKING:
     import polars as pl
@@ -117,6 +118,9 @@ class VersionRecipe:
     evaluate: Period
     training: TrainRecipe
     gates: tuple[Gate, ...]
+
+    behaviours: tuple[Behaviour, ...] = ()
+    """How scores must answer to changed rows; each is a metric that a gate may ask for."""
 
     prepare: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     """Changes the training rows, and only them; for experiments that must fail."""

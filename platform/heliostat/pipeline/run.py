@@ -55,6 +55,8 @@ class Run:
         self._connection = connection
         self._reporter = reporter
         self._run_id = uuid.uuid4().hex[:12]
+        self._serving: Result | None = None
+        """The trained stable version, which is always made first."""
         self._tables = connection.home.tables / recipe.model
         self._tracking = Tracking(connection.tracking_uri)
         self._lineage = Lineage(
@@ -202,18 +204,23 @@ class Run:
             return result
 
         trained = self._stages.run(f"train {role}", inputs, train, still_there=maker.is_trained)
+        if role == "stable":
+            self._serving = trained
         if until == "train":
             return {}, {}
+        # A candidate is measured beside the version that it would replace.
+        production = self._serving if role == "candidate" else None
         inputs = {
             "run": trained["run"],
             "network": trained["network"],
+            "production": production and production["network"],
             "examples": examples_version,
-            **{name: plain[name] for name in ("evaluate", "gates")},
+            **{name: plain[name] for name in ("evaluate", "gates", "behaviours")},
         }
         evaluated = self._stages.run(
             f"evaluate {role}",
             inputs,
-            lambda _: maker.evaluate(trained),
+            lambda _: maker.evaluate(trained, production),
             still_there=lambda _: True,
         )
         if evaluated["refused"]:

@@ -11,8 +11,8 @@ from heliostat.config import require
 from heliostat.data.contract import Column
 from heliostat.data.infer import infer
 from heliostat.errors import ConfigError, nearest
-from heliostat.scaffold import leaks
 from heliostat.scaffold.reading import TextTable, date_form, parse_dates
+from heliostat.training import leaks
 
 if TYPE_CHECKING:
     import polars as pl

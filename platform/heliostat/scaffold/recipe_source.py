@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from heliostat.scaffold.guess import Guesses
 from heliostat.scaffold.sizes import LABELLED_PAIRS, Sizes
 from heliostat.scaffold.sources import AT, KNOWN_AT, quoted
 
+_SAFE = (
+    ("no-leak", "leak_alone", 0.99, "at_most", "an input that tells the label by itself knew it"),
+    ("answers-without-inputs", "missing_all_finite", 1.0, "at_least",
+     "inputs go missing; an answer that is no number helps nobody"),
+)  # fmt: skip
+
 _GATES = {
     "binary": (
         ("ranks", "auc", 0.6, "at_least", "0.5 is chance; raise it once you know what is reached"),
         ("beats-the-base-rate", "log_loss_ratio", 1.0, "at_most",
          "a model must say more than the share of ones does"),
+        *_SAFE,
     ),
     "regression": (
         ("beats-the-mean", "r2", 0.1, "at_least",
          "0 is what the mean reaches; raise it once you know what is reached"),
+        *_SAFE,
     ),
 }  # fmt: skip
+
+
+_CANDIDATE = (
+    ("not-worse-than-production", "production_rise_low", 0.0, "at_most",
+     "refused when it is surely worse than what serves, on the same rows"),
+)  # fmt: skip
 
 
 def recipes(name: str, model: str, guesses: Guesses, sizes: Sizes) -> str:
@@ -77,7 +92,10 @@ TRAINING = TrainRecipe(
 )
 
 GATES = (
-{_gates(task)})
+{_gates(_GATES[task])})
+
+NOT_WORSE = (
+{_gates(_CANDIDATE)})
 
 
 def run() -> PipelineRecipe:
@@ -113,7 +131,7 @@ def run() -> PipelineRecipe:
             train=Period(start=START, end=CANDIDATE_UNTIL),
             evaluate=Period(start=CANDIDATE_UNTIL, end=REPLAY_FROM),
             training=TRAINING,
-            gates=GATES,
+            gates=(*GATES, *NOT_WORSE),
         ),
         canary=CanaryPlan(
             model=MODEL,
@@ -172,12 +190,12 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, 96)
 
 
-def _gates(task: str) -> str:
+def _gates(gates: Sequence[tuple[str, str, float, str, str]]) -> str:
     return "".join(
         f"    Gate(\n        name={quoted(name)},\n        metric={quoted(metric)},\n"
         f"        threshold={threshold!r},\n        direction={quoted(direction)},\n"
         f"        why={quoted(why)},\n    ),\n"
-        for name, metric, threshold, direction, why in _GATES[task]
+        for name, metric, threshold, direction, why in gates
     )
 
 

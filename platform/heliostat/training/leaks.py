@@ -46,6 +46,14 @@ def suspicion(
     return f"alone it explains {share:.1%} of the label" if share >= SHARE_LIMIT else None
 
 
+def alone(
+    values: pl.Series, label_B: NDArray[np.float64], task: Literal["binary", "regression"]
+) -> float:
+    """How well a column predicts the label by itself: its AUC, or the share that it explains."""
+    numbers_B = _numbers(values[:_MAX_ROWS], label_B[:_MAX_ROWS])
+    return (_auc if task == "binary" else _share)(label_B[:_MAX_ROWS], numbers_B)
+
+
 def _numbers(values: pl.Series, label_B: NDArray[np.float64]) -> NDArray[np.float64]:
     """Numbers as they are, the missing ones below all others; text by its mean label.
 
