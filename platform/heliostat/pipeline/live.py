@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from heliostat.data.tables import Catalog
 from heliostat.errors import HeliostatError
@@ -209,7 +209,8 @@ def _checked(
     names = [item.name for item in recipe.service.features] if recipe.service else []
     row_of = {f"{prefix}{example.id}": example.row for example in given}
     ids = expected[spec.id].cast(pl.String).to_list()
-    offline_rows = dict(zip(ids, expected.select(names).iter_rows(named=True), strict=True))
+    values = expected.select(names).iter_rows(named=True) if names else ({} for _ in ids)
+    offline_rows: dict[str, Mapping[str, Any]] = dict(zip(ids, values, strict=True))
     offline_scores = {
         trained.version: dict(zip(ids, _scores(trained, connection, expected), strict=True))
         for trained in versions
