@@ -10,6 +10,7 @@ from heliostat.commands import (
     jobs,
     keys,
     lineage,
+    model_keys,
     models,
     new,
     rollouts,
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command("new")(new.new)
     app.add_typer(jobs.job_app, name="job")
     app.add_typer(rollouts.rollout_app, name="rollout")
+    models.model_app.add_typer(model_keys.model_keys_app, name="keys")
     app.add_typer(models.model_app, name="model")
     app.add_typer(tables.table_app, name="table")
     app.add_typer(contracts.contract_app, name="contract")
