@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-data prove-clusters bench-serving bench-batch bench-data image-pin test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-clusters bench-serving bench-batch bench-data image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,10 @@ prove-interruptions: env ## Kill and stop the main job in every stage, and let i
 
 bench-batch: env ## Score 10 M rows in a batch and by a hand-written loop, in turn
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.batch
+
+prove-models: env ## Alter a package in 1,020 ways; take three files from CSV to a canaried model
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.tampering
+	@$(PY) -m pytest -m "proof or not proof" tests/e2e/test_new_workload.py tests/e2e/test_jobs.py
 
 bench-data: env ## Measure ingest beside a Polars script, and upkeep, in one table
 	@$(PY) tests/bench/data.py
