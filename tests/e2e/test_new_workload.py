@@ -61,6 +61,7 @@ def _is_canaried(report: dict[str, Any]) -> None:
     assert report["scores_online_vs_offline"]["different"] == 0
 
 
+@pytest.mark.proof
 def test_a_number_to_predict_goes_the_whole_way_without_an_edit(
     clone: LivePlatform, tmp_path: Path
 ) -> None:
