@@ -12,7 +12,7 @@ import pytest
 
 from tests.local import plain_feast
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,10 @@ def test_created_times_break_ties_only_if_the_project_says_so(told: Any) -> None
     assert told["process"]["without_created"] == [32.0, 31.0]
 
 
-@pytest.mark.parametrize("engine", ["process", "ray"])
-def test_on_demand_features_and_retrieval_without_rows_work(told: Any, engine: str) -> None:
+def test_on_demand_features_and_retrieval_without_rows_work(told: Any) -> None:
     """Feast's own parts around the store find what they need."""
-    assert told[engine]["on_demand"] == [[1.0, 1.5, 3.0], [8.0, 8.5, 25.5]]
-    assert told[engine]["without_rows"] == [[3.0, 20.0], [4.0, 31.0], [5.0, 40.0], [8.0, 80.0]]
+    assert told["on_demand"] == [[1.0, 1.5, 3.0], [8.0, 8.5, 25.5]]
+    assert told["without_rows"] == [[3.0, 20.0], [4.0, 31.0], [5.0, 40.0], [8.0, 80.0]]
 
 
 def test_feast_materializes_from_the_store(told: Any) -> None:

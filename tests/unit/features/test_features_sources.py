@@ -117,7 +117,7 @@ def test_a_column_that_the_files_lack_is_named(tmp_path: Path) -> None:
     """With the nearest one that they have."""
     lookup = _lookup(tmp_path, pa.table({"id": [1], "at": [NOON], "fs": [5]}))
 
-    with pytest.raises(ConfigError, match="view v.source = 'f': must be a column; did you mean"):
+    with pytest.raises(ConfigError, match=r"view v\.source = 'f': must be a column; did you mean"):
         lookup.check()
 
 
