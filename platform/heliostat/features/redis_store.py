@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _ENTITIES_PER_CALL = 200
-_CALLS_IN_FLIGHT = 8
+_CALLS_AT_ONCE = 8
 _WRITE_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 1.0
 
@@ -109,7 +109,7 @@ class RedisWriter:
         with self._lock:
             self._connection.call([(b"SCRIPT", b"LOAD", _SCRIPT)])
             calls = (_call(num_fields, group) for group in _groups(rows, _ENTITIES_PER_CALL))
-            for commands in _groups(calls, _CALLS_IN_FLIGHT):
+            for commands in _groups(calls, _CALLS_AT_ONCE):
                 written += sum(self._connection.call(commands))
         return written
 
