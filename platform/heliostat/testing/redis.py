@@ -1,4 +1,4 @@
-"""A real Redis server for the tests that need one; skipped where none is installed."""
+"""A real Redis server on loopback for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
+from heliostat.errors import Unavailable
 from heliostat.testing.ports import free_ports
+
+
+def is_installed() -> bool:
+    """Whether there is a ``redis-server`` to start."""
+    return shutil.which("redis-server") is not None
 
 
 class RedisServer:
@@ -41,8 +44,9 @@ class RedisServer:
             try:
                 with closing(socket.create_connection(("127.0.0.1", self.port), 1)):
                     return
-            except OSError:
-                assert time.monotonic() < until, "redis-server does not listen"
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise Unavailable("redis-server", str(error)) from error
                 time.sleep(0.02)
 
     def kill(self) -> None:
@@ -61,14 +65,3 @@ class RedisServer:
         """Let a stopped one go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A started server, empty."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.kill()
