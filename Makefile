@@ -4,7 +4,6 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 RECIPE ?= jobs.flights:demo
-RINGS ?= tests/repo tests/unit tests/local tests/e2e
 
 # Settings of the caller that would make Python look elsewhere for packages.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
@@ -38,7 +37,8 @@ doctor: env ## Check versions, ports, disk and memory; say the fix for each find
 	@$(PY) -m heliostat doctor
 
 test: env ## Pass every test but benchmarks and long proofs
-	@$(PY) -m pytest $(RINGS)
+	@$(PY) -m pytest -n auto --maxprocesses 8 tests/repo tests/unit
+	@$(PY) -m pytest tests/local tests/e2e
 
 prove: env ## Run the long proofs that `make test` leaves out
 	@$(PY) -m pytest -m proof tests/unit tests/local tests/e2e
@@ -75,7 +75,7 @@ image-pin: ## Read the digest of IMAGE from its registry and print the line for 
 	@"$(PYTHON)" cluster_configs/image/pin.py "$(IMAGE)"
 
 test-unit: env ## Pass the fast rings only: repo and unit
-	@$(PY) -m pytest tests/repo tests/unit
+	@$(PY) -m pytest -n auto --maxprocesses 8 tests/repo tests/unit
 
 lint: env ## ruff over everything, mypy strict over platform, jobs, serve_apps
 	@$(PY) -m ruff check .
