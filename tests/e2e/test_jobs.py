@@ -19,8 +19,6 @@ from heliostat.testing.ports import free_ports
 from tests.e2e.conftest import LivePlatform
 from tests.e2e.copied import copied
 
-pytestmark = pytest.mark.proof
-
 CHATTY = """
 import sys, time
 for number in range(40):
