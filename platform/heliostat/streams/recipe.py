@@ -96,6 +96,10 @@ class StreamRecipe:
 
     scoring: Scoring | None = None
 
+    idle_s: float | None = 5.0
+    """A consumer without messages for so long lets values fade by the clock. None waits for the
+    next event: for topics of old events that are replayed."""
+
     num_consumers: int = 2
 
     batch_every_s: float = 0.1
@@ -155,6 +159,10 @@ class StreamRecipe:
             "commit_every_s", "commit_rows",
         ):  # fmt: skip
             require(getattr(self, part) > 0, f"stream.{part}", getattr(self, part), "must be > 0")
+        require(
+            self.idle_s is None or self.idle_s > 0, "stream.idle_s", self.idle_s,
+            "must be above 0, or None",
+        )  # fmt: skip
 
     @property
     def dead_letters(self) -> str:
