@@ -143,7 +143,7 @@ def play(log: AnyLog, folder: Path, story: Story, tell: Callable[[str], None] = 
                 threading.Timer(dice.uniform(0.0, 0.4), os.kill, (pid, signal.SIGKILL)).start()
                 out.kills += 1
             else:
-                driver.resize(1 + len([n for n in driver.actors]) % 3)
+                driver.resize(1 + len(driver.actors) % 3)
                 out.resizes += 1
             tell(f"{in_table:,} of {story.events:,} rows; {len(turns)} faults left")
     producer.join()

@@ -92,9 +92,7 @@ def append(
     change = Change(
         add=files,
         mode="append",
-        columns=pii.tagged(
-            reading.delta_schema(rows.head(0).to_arrow().schema), dict(tags or {})
-        ),
+        columns=pii.tagged(reading.delta_schema(rows.head(0).to_arrow().schema), dict(tags or {})),
         partition_by=tuple(partition_by),
         numbers={_id(place): stretch.end for place, stretch in stretches.items()},
     )
@@ -109,14 +107,17 @@ def append(
             found = None if table is None else table.transaction_version(_id(place))
             if found is not None and found != stretch.begin:
                 raise Moved(name, place, found=found, begin=stretch.begin)
-        if commits.attempt(
-            name, catalog._made(name), table, change, run_id=run_id, details=kept
-        ):
+        if commits.attempt(name, catalog._made(name), table, change, run_id=run_id, details=kept):
             return 0 if table is None else table.version() + 1
 
 
 def rows(
-    catalog: Catalog, name: str, columns: Sequence[str], where: pl.Expr, *, version: int | None = None
+    catalog: Catalog,
+    name: str,
+    columns: Sequence[str],
+    where: pl.Expr,
+    *,
+    version: int | None = None,
 ) -> pl.DataFrame:
     """Read some columns of the rows that a condition holds for; empty if there is no table.
 

@@ -224,7 +224,9 @@ def history(events: pl.DataFrame, what: Aggregates) -> pl.DataFrame:
         moments.append(sums.select(*what.keys, EVENT_TIMESTAMP))
     found = pl.concat(moments).unique().sort(EVENT_TIMESTAMP)
     for sums in per_window:
-        found = found.join_asof(sums, on=EVENT_TIMESTAMP, by=list(what.keys), check_sortedness=False)
+        found = found.join_asof(
+            sums, on=EVENT_TIMESTAMP, by=list(what.keys), check_sortedness=False
+        )
     filled = found.with_columns(
         pl.col(name).fill_null(0) for name in found.columns[len(what.keys) + 1 :]
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from heliostat.streams.online import OnlineStore, ViewWriter
     from heliostat.streams.scoring import Scorer
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """What a consumer did since it began, and how it stands."""
@@ -123,6 +124,7 @@ class Consumer:
         """Commit what was read and let go of everything."""
         try:
             self._commit()
+            self._note_produced(list(self._held))
             self._push()
         except Moved:
             self._counts["moved"] += 1
@@ -137,8 +139,10 @@ class Consumer:
         """Make the held partitions those that are wanted."""
         if self._reader is not None and list(self._held) == list(partitions):
             return
-        if set(self._held) - set(partitions):
+        leaving = set(self._held) - set(partitions)
+        if leaving:
             self._commit()
+            self._note_produced(sorted(leaving))
         self._close_reader()
         self._held = {
             name: self._held.get(name) or restore(self._recipe, self._catalog, name)
@@ -296,6 +300,24 @@ class Consumer:
             part=self._next_part(),
         )
 
+    def _note_produced(self, partitions: Sequence[str]) -> None:
+        """Note what was produced, so that the next reader does not send it again."""
+        if self._scorer is None or self._recipe.scoring is None:
+            return
+        table = self._recipe.scoring.into
+        marks = self._scorer.marks([self._recipe.place(name) for name in partitions])
+        at = positions.positions(self._catalog, table, list(marks))
+        moved = {
+            place: Stretch(begin=at.get(place, 0), end=end)
+            for place, end in marks.items()
+            if end > at.get(place, 0)
+        }
+        if moved:
+            none = pl.DataFrame(schema=self._catalog.schema(table))
+            positions.append(
+                self._catalog, table, none, moved, run_id=self._run_id, part=self._next_part()
+            )
+
     @property
     def _run_id(self) -> str:
         return f"stream-{self._recipe.name}"
@@ -344,7 +366,9 @@ class Consumer:
         for name, mark in marks.items():
             if mark is not None:
                 late_s = self._clock() - mark
-                self.meter.set("heliostat_stream_watermark_lag_seconds", (self._recipe.name, name), late_s)
+                self.meter.set(
+                    "heliostat_stream_watermark_lag_seconds", (self._recipe.name, name), late_s
+                )
         return Progress(
             **self._counts,
             dead=dict(self._dead),

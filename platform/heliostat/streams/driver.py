@@ -121,11 +121,12 @@ class Driver:
     @property
     def behind(self) -> int | None:
         """Messages that were not read yet; None until every partition has a reader that knows."""
-        known: dict[str, int] = {}
-        for member in self._members.values():
-            for name, number in member.progress.behind.items():
-                if name in member.told:
-                    known[name] = number
+        known = {
+            name: number
+            for member in self._members.values()
+            for name, number in member.progress.behind.items()
+            if name in member.told
+        }
         return sum(known.values()) if set(known) >= set(self._partitions) else None
 
     def close(self) -> None:

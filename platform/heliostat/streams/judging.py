@@ -44,8 +44,11 @@ class Judged:
 
 
 class Judge:
-    """Knows a stream's rules. What it says of a message depends on those before it in the
-    partition and on its arrival, never on batches, consumers or kills."""
+    """Knows a stream's rules.
+
+    What it says of a message depends on those before it in the partition and on its arrival, never
+    on batches, consumers or kills.
+    """
 
     def __init__(self, recipe: StreamRecipe) -> None:
         self._recipe = recipe
@@ -116,11 +119,11 @@ class Judge:
         found: dict[int, tuple[str, str]] = {}
         early = rows.filter(ahead)
         for line, at, arrived in early.select(LINE, "__at", "__arrived").iter_rows():
-            found[line] = (
-                "future",
+            reason = (
                 f"{recipe.time} is {(at - arrived) / 1e6:.3f} s after the arrival: must be at most "
-                f"{self._limits}; a clock is wrong",
+                f"{self._limits}; a clock is wrong"
             )
+            found[line] = ("future", reason)
         rows = rows.filter(~ahead) if early.height else rows
         # The watermark of a row is made of the rows before it, so batches make no difference.
         rows = rows.with_columns(
@@ -131,11 +134,11 @@ class Judge:
         late = pl.col("__at") < pl.col("__newest") - self._lateness_us
         behind = rows.filter(late)
         for line, at, newest in behind.select(LINE, "__at", "__newest").iter_rows():
-            found[line] = (
-                "late",
+            reason = (
                 f"{recipe.time} is {(newest - at) / 1e6:.3f} s before the partition's newest event: "
-                f"must be at most {recipe.lateness_s:g} s",
+                f"must be at most {recipe.lateness_s:g} s"
             )
+            found[line] = ("late", reason)
         rows = rows.filter(~late) if behind.height else rows
         if rows.height:
             newest_us = max(newest_us, int(rows["__at"].max()))  # type: ignore[arg-type]

@@ -70,9 +70,7 @@ class KafkaLog:
                         "stream of another name",
                     )  # fmt: skip
                 places.append(
-                    TopicPartition(
-                        self.topic, number, OFFSET_BEGINNING if start is None else start
-                    )
+                    TopicPartition(self.topic, number, OFFSET_BEGINNING if start is None else start)
                 )
             consumer.assign(places)
         except BaseException:
@@ -90,9 +88,7 @@ class KafkaLog:
         return f"kafka {self.servers} topic {self.topic}"
 
     def _numbers(self, consumer: Consumer) -> list[int]:
-        found = _call(
-            self._name, lambda: consumer.list_topics(self.topic, timeout=self.timeout_s)
-        )
+        found = _call(self._name, lambda: consumer.list_topics(self.topic, timeout=self.timeout_s))
         topic = found.topics.get(self.topic)
         if topic is None or topic.error is not None or not topic.partitions:
             raise ConfigError("log.topic", self.topic, "must exist on the brokers")

@@ -60,13 +60,13 @@ class Held:
         self.next = messages.offsets[-1] + 1
         self.read += len(messages.offsets)
         for rolling, dirty in zip(self.rolling, self.dirty, strict=True):
-            dirty |= rolling.add(judged.rows)
+            dirty.update(rolling.add(judged.rows))
         return judged
 
     def advance(self, to_us: int) -> None:
         """Let go of what has left the windows by this moment."""
         for rolling, dirty in zip(self.rolling, self.dirty, strict=True):
-            dirty |= rolling.advance(to_us)
+            dirty.update(rolling.advance(to_us))
 
     def done(self) -> None:
         """Everything that was judged is in the table now."""
@@ -96,7 +96,7 @@ def restore(recipe: StreamRecipe, catalog: Catalog, partition: str) -> Held:
             what = view.aggregates
             oldest = newest_us - what.longest_us - round(recipe.lateness_s * 1e6)
             inside = rows.filter(pl.col(recipe.time).dt.epoch("us") >= oldest)
-            changed |= one.add(inside)
+            changed.update(one.add(inside))
     return Held(
         partition=partition,
         committed=committed,

@@ -36,9 +36,7 @@ class StreamView:
         have = [(item.name, item.dtype) for item in self.view.features]
         made = [(item.name, item.dtype) for item in self.aggregates.features]
         where = f"stream view {self.view.name}"
-        require(
-            have == made, f"{where}.features", have, f"must be those of the aggregates, {made}"
-        )
+        require(have == made, f"{where}.features", have, f"must be those of the aggregates, {made}")
         require(
             self.view.keys == self.aggregates.keys, f"{where}.keys", self.view.keys,
             f"must be those of the aggregates, {self.aggregates.keys}",

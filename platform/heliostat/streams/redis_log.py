@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -104,8 +105,7 @@ class RedisLog:
 
         password = None
         if self.password_file is not None:
-            with open(self.password_file, encoding="utf-8") as file:
-                password = file.read().strip()
+            password = Path(self.password_file).read_text(encoding="utf-8").strip()
         return redis.Redis.from_url(
             self.url, password=password, socket_timeout=self.timeout_s,
             socket_connect_timeout=self.timeout_s, retry=Retry(NoBackoff(), 0), protocol=2,
@@ -134,7 +134,9 @@ class _RedisReader:
     ) -> None:
         self._log = log
         self._client = log.connect()
-        self._last = {name: "0-0" if not start else id_of(start - 1) for name, start in starts.items()}
+        self._last = {
+            name: "0-0" if not start else id_of(start - 1) for name, start in starts.items()
+        }
         self._read = {name: read.get(name, 0) for name in starts}
         self._entries: dict[str, int] = {}
         for name, start in starts.items():

@@ -129,7 +129,7 @@ class Scorer:
             score_N[places] = self._ask(policy.stable, rows[places], places, problems)
             answered_N[places] = 0
         kept = dict.fromkeys((PARTITION, OFFSET, self._scoring.unit, *self._scoring.keep))
-        return rows.select(kept).with_columns(
+        return rows.select(*kept).with_columns(
             pl.Series("score", score_N).fill_nan(None),
             pl.Series("version", [policy.variants[i].version for i in answered_N], pl.String),
             pl.Series("variant", [policy.variants[i].role for i in answered_N], pl.String),
@@ -250,4 +250,3 @@ class Scorer:
 
 def _produced(place: str) -> str:
     return f"{place}/produced"
-

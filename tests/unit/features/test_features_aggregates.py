@@ -29,9 +29,7 @@ events = st.lists(
     st.tuples(
         st.sampled_from(["a", "b", "c"]),
         st.integers(0, 150_000_000),
-        st.one_of(
-            st.none(), st.sampled_from([float("nan"), float("inf")]), st.floats(-1e6, 1e6)
-        ),
+        st.one_of(st.none(), st.sampled_from([float("nan"), float("inf")]), st.floats(-1e6, 1e6)),
     ),
     max_size=60,
 )
@@ -115,7 +113,9 @@ def test_advancing_tells_each_entity_whose_window_lost_something(rows, at):
     changed = rolling.advance(int(START.timestamp()) * 10**6 + at)
 
     after = rolling.values(keys).drop("event_timestamp")
-    differ = {(a["id"],) for a, b in zip(before.to_dicts(), after.to_dicts(), strict=True) if a != b}
+    differ = {
+        (a["id"],) for a, b in zip(before.to_dicts(), after.to_dicts(), strict=True) if a != b
+    }
     assert differ == changed
 
 

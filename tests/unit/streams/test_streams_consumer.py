@@ -6,12 +6,15 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from redis import Redis
 
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
+from heliostat.features.online import OnlineReader
 from heliostat.streams.consumer import Consumer
 from heliostat.streams.online import SqliteOnline
 from heliostat.streams.redis_log import RedisLog
+from heliostat.testing.clock import Clock
 from tests.unit.streams import orders
 
 ALL = ("0", "1", "2", "3")
@@ -220,7 +223,10 @@ def test_an_online_store_that_is_away_holds_up_no_table_and_gets_everything_late
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda client, name: client.delete(name), "is gone, after"),
+        (
+            Redis.delete,
+            "is gone, after",
+        ),
         (lambda client, name: client.xtrim(name, maxlen=1), "messages were cut off before they"),
     ],
 )
@@ -259,18 +265,14 @@ def test_a_stream_made_anew_under_the_same_name_is_not_taken_for_the_old_one(sho
 def test_values_fade_without_new_events_once_the_partition_is_idle(shop):
     """The clock lets an hour pass: what happened before it is counted for the day only."""
     now = datetime.now(UTC)
-    hours = [now]
+    clock = Clock(now.timestamp())
     shop.recipe = orders.recipe(shop.log, idle_s=0.01)
     shop.writer.send(orders.messages(40, now=now))
-    consumer = Consumer(
-        shop.recipe, shop.catalog, name="c", online=shop.online, clock=lambda: hours[0].timestamp()
-    )
+    consumer = Consumer(shop.recipe, shop.catalog, name="c", online=shop.online, clock=clock)
     read_all(consumer, 40)
-    hours[0] = now + timedelta(hours=2)
+    clock.advance(7_200)
     consumer.work(ALL, 0.2)
     consumer.close()
-
-    from heliostat.features.online import OnlineReader
 
     reader = OnlineReader(shop.online.path, "shop", [orders.VIEW])
     found = reader.read({"customer": ["c0", "c7"]}, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -110,7 +111,7 @@ def test_batches_make_no_difference(after, cuts):
     whole = judge(values)
     newest_us, rows, dead = OLDEST_US, [], []
     places = sorted({0, len(values), *(min(cut, len(values)) for cut in cuts)})
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         part = Judge(RECIPE).judge(messages(values[begin:end], 100 + begin), newest_us, ())
         newest_us = part.newest_us
         rows.append(part.rows)
