@@ -170,7 +170,7 @@ def farewell(
         f"  curl -s {url} -H 'x-heliostat-at: {at}' -d {shlex.quote(body)}",
         "",
         "Next: see why traffic moved, with the numbers",
-        f"  .venv/bin/python -m heliostat rollout status {found['rollout']['id']}",
+        f"  .venv/bin/python -m heliostat rollout explain {found['rollout']['id']}",
         "The platform stays up until: make down",
     ]
 
