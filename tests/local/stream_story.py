@@ -126,12 +126,13 @@ def play(log: AnyLog, folder: Path, story: Story, tell: Callable[[str], None] = 
     turns = ["kill"] * story.kills + ["resize"] * story.rebalances
     dice.shuffle(turns)
     counts: dict[str, Any] = {}
-    while producer.is_alive() or driver.behind != 0 or turns:
+    # One fault at a time: the next waits until a killed consumer's death was noticed.
+    while producer.is_alive() or driver.behind != 0 or turns or driver.deaths < out.kills:
         driver.step()
         counts |= driver.progress
         in_table = _committed(catalog)
         producer.taken = in_table
-        if turns and in_table >= marks[steps - len(turns)]:
+        if turns and driver.deaths == out.kills and in_table >= marks[steps - len(turns)]:
             if turns.pop() == "kill":
                 actors = {n: a for n, a in driver.actors.items() if driver.progress[n].messages}
                 if not actors:
@@ -152,6 +153,7 @@ def play(log: AnyLog, folder: Path, story: Story, tell: Callable[[str], None] = 
     driver.close()
     counts |= driver.progress
     out.poison, out.rebalances = producer.poison, driver.rebalances
+    out.kills = driver.deaths
     out.moved = sum(found.moved for found in counts.values())
     out.seconds = round(time.monotonic() - began, 1)
     count(out, catalog, online, story)
