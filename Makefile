@@ -4,7 +4,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 RECIPE ?= jobs.flights:demo
-RINGS ?= tests/repo tests/unit tests/local tests/e2e
+# The rings without Ray; a file stays on one core, so that what its tests share is made once.
+EVERY_CORE := -n auto --maxprocesses 8 --dist loadfile
 
 # Settings of the caller that would make Python look elsewhere for packages.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
@@ -38,7 +39,8 @@ doctor: env ## Check versions, ports, disk and memory; say the fix for each find
 	@$(PY) -m heliostat doctor
 
 test: env ## Pass every test but benchmarks and long proofs
-	@$(PY) -m pytest $(RINGS)
+	@$(PY) -m pytest $(EVERY_CORE) tests/repo tests/unit
+	@$(PY) -m pytest tests/local tests/e2e
 
 prove: env ## Run the long proofs that `make test` leaves out
 	@$(PY) -m pytest -m proof tests/unit tests/local tests/e2e
@@ -78,7 +80,7 @@ image-pin: ## Read the digest of IMAGE from its registry and print the line for 
 	@"$(PYTHON)" cluster_configs/image/pin.py "$(IMAGE)"
 
 test-unit: env ## Pass the fast rings only: repo and unit
-	@$(PY) -m pytest tests/repo tests/unit
+	@$(PY) -m pytest $(EVERY_CORE) tests/repo tests/unit
 
 lint: env ## ruff over everything, mypy strict over platform, jobs, serve_apps
 	@$(PY) -m ruff check .

@@ -31,6 +31,7 @@ NOT_IMPORTED = {
     "mypy": "a tool",
     "ruff": "a tool",
     "pytest-timeout": "a plugin",
+    "pytest-xdist": "a plugin: the rings without Ray run on every core",
 }
 """Declared, yet no file of ours imports it: the reason."""
 
