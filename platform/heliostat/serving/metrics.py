@@ -64,6 +64,8 @@ METRICS: Mapping[str, Metric] = {
         ("heliostat_models_resident", "gauge", (), "Versions in this process's memory."),
         ("heliostat_model_bytes", "gauge", (), "Memory that they are estimated to take."),
         ("heliostat_feature_seconds", "histogram", ("model",), "Reading features by key."),
+        ("heliostat_feature_defaults", "counter", ("model",),
+         "Requests answered with declared defaults, the online store being silent."),
         ("heliostat_policy_epoch", "gauge", (), "Epoch of the policy that is obeyed."),
         ("heliostat_exposures_waiting", "gauge", (), "Records that wait for the disk."),
         ("heliostat_exposures_dropped", "gauge", (), "Records lost since the start."),
