@@ -30,6 +30,7 @@ from heliostat.streams.online import SqliteOnline
 from heliostat.streams.recipe import AnyLog
 from heliostat.streams.redis_log import RedisLog
 from heliostat.testing import brokers
+from heliostat.testing.redis import RedisServer
 from tests.bench import results
 from tests.local.stream_story import Story, play
 from tests.unit.streams import orders
@@ -62,9 +63,13 @@ def own_ray() -> Iterator[None]:
 def redis_log(topic: str) -> Iterator[RedisLog]:
     """A topic on a server of its own."""
     folder = Path(tempfile.mkdtemp(prefix="redis-"))
-    with brokers.redis_server(folder) as server:
+    server = RedisServer(folder)
+    server.start()
+    try:
         yield RedisLog(url=server.url, topic=topic)
-    shutil.rmtree(folder)
+    finally:
+        server.kill()
+        shutil.rmtree(folder)
 
 
 class Paced(threading.Thread):

@@ -25,7 +25,6 @@ NOT_IMPORTED = {
     "pandas": "Feast and MLflow exchange frames of it; bounded since Feast needs 2.x",
     "pyopenssl": "model-signing needs it to check certificates and does not bring it",
     "hypothesis": "for tests of properties",
-    "hiredis": "redis parses answers with it where it is installed",
     "moto": "run as a process: an S3 server for tests",
     "kubernetes-validate": "its JSON schemas of Kubernetes are read as files",
     "mypy": "a tool",

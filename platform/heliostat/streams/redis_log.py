@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from heliostat.config import require
 from heliostat.errors import ConfigError, Unavailable
+from heliostat.features.redis_client import RedisAddress, RedisConnection
 from heliostat.streams.messages import Messages
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _SEQUENCE_BITS = 20
 """An id is milliseconds and a number within them; together they fit into 63 bits, up to 2039 at
 full width and a million entries per millisecond."""
 
 _FIELD = b"value"
+
+_ENTRIES_PER_CALL = 1_000
 
 
 def offset_of(entry: bytes) -> int:
@@ -74,7 +74,9 @@ class RedisLog:
 
     def partitions(self) -> tuple[str, ...]:
         """See `messages.Log`; a stream that nobody has written to yet counts."""
-        self.call(self.connect().ping)
+        line = self.connect()
+        self.call(line, [(b"PING",)])
+        line.close()
         return tuple(str(number) for number in range(self.num_partitions))
 
     def partition(self, key: bytes) -> str:
@@ -97,33 +99,25 @@ class RedisLog:
         """Redis key of a partition."""
         return f"{self.topic}:{partition}"
 
-    def connect(self) -> Any:
+    def connect(self) -> RedisConnection:
         """Open a client; it connects when it is first used."""
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        password = None
+        address = RedisAddress.parse(self.url)
         if self.password_file is not None:
             password = Path(self.password_file).read_text(encoding="utf-8").strip()
-        return redis.Redis.from_url(
-            self.url, password=password, socket_timeout=self.timeout_s,
-            socket_connect_timeout=self.timeout_s, retry=Retry(NoBackoff(), 0), protocol=2,
-        )  # fmt: skip
+            address = replace(address, password=password)
+        return RedisConnection(address, timeout_s=self.timeout_s)
 
-    def call(self, ask: Callable[[], Any]) -> Any:
+    def call(self, line: RedisConnection, commands: Sequence[Sequence[bytes]]) -> list[Any]:
         """Ask the server.
 
         Raises:
             Unavailable: It is away, still loading or refuses.
         """
-        import redis
-
         try:
-            return ask()
-        except redis.RedisError as error:
+            return line.call(commands)
+        except Unavailable as error:
             raise Unavailable(
-                f"redis {self.url} topic {self.topic}", str(error) or type(error).__name__,
+                f"redis {self.url} topic {self.topic}", str(error.__cause__ or error),
                 next_step="Nothing is lost: the stream goes on where the table stands",
             ) from error  # fmt: skip
 
@@ -133,7 +127,7 @@ class _RedisReader:
         self, log: RedisLog, starts: Mapping[str, int | None], read: Mapping[str, int]
     ) -> None:
         self._log = log
-        self._client = log.connect()
+        self._line = log.connect()
         self._last = {
             name: "0-0" if not start else id_of(start - 1) for name, start in starts.items()
         }
@@ -148,13 +142,17 @@ class _RedisReader:
             return []
         log = self._log
         names = {log.stream(name).encode(): name for name in self._last}
-        found = log.call(
-            lambda: self._client.xread(
-                {log.stream(name): last for name, last in self._last.items()},
-                count=max(1, max_messages // len(self._last)),
-                block=max(1, int(timeout_s * 1000)),
-            )
-        )
+        (found,) = log.call(
+            self._line,
+            [
+                (
+                    b"XREAD", b"COUNT", b"%d" % max(1, max_messages // len(self._last)),
+                    # A server that waits longer than the client would look dead to it.
+                    b"BLOCK", b"%d" % max(1, int(min(timeout_s, log.timeout_s / 2) * 1000)),
+                    b"STREAMS", *names, *(last.encode() for last in self._last.values()),
+                )
+            ],
+        )  # fmt: skip
         made = []
         for stream, entries in found or ():
             name = names[stream]
@@ -166,7 +164,7 @@ class _RedisReader:
                     partition=name,
                     offsets=offsets,
                     arrived_us=[(offset >> _SEQUENCE_BITS) * 1000 for offset in offsets],
-                    values=[fields.get(_FIELD, b"") for _, fields in entries],
+                    values=[_value(fields) for _, fields in entries],
                 )
             )
         if not made:
@@ -183,18 +181,16 @@ class _RedisReader:
 
     def close(self) -> None:
         """See `messages.Reader`."""
-        self._client.close()
+        self._line.close()
 
     def _look(self, name: str, *, is_new: bool) -> None:
         """Compare what the stream has with what was read: none may be gone unread."""
-        import redis
-
         log, stream = self._log, self._log.stream(name)
         try:
-            info = self._client.xinfo_stream(stream)
-        except redis.ResponseError as error:
+            (reply,) = log.call(self._line, [(b"XINFO", b"STREAM", stream.encode())])
+        except Unavailable as error:
             if "no such key" not in str(error):
-                raise Unavailable(f"redis {log.url} topic {log.topic}", str(error)) from error
+                raise
             self._entries[name] = 0
             if self._read[name] == 0:
                 return
@@ -202,9 +198,8 @@ class _RedisReader:
                 f"redis {log.url}", f"stream {stream} is gone, after {self._read[name]} messages",
                 next_step="Restore it; or, to begin with a new one, start a stream of another name",
             ) from error  # fmt: skip
-        except redis.RedisError as error:
-            raise Unavailable(f"redis {log.url} topic {log.topic}", str(error)) from error
-        added, length = int(info["entries-added"]), int(info["length"])
+        info = dict(zip(reply[::2], reply[1::2], strict=True))
+        added, length = int(info[b"entries-added"]), int(info[b"length"])
         gone = added - length
         if is_new:
             # What was cut off before the stream began is not ours.
@@ -224,16 +219,28 @@ class _RedisReader:
 class _RedisWriter:
     def __init__(self, log: RedisLog) -> None:
         self._log = log
-        self._client = log.connect()
+        self._line = log.connect()
 
     def send(self, messages: Sequence[tuple[bytes, bytes]]) -> None:
         """See `messages.Writer`."""
         log = self._log
-        pipeline = self._client.pipeline(transaction=False)
-        for key, value in messages:
-            pipeline.xadd(log.stream(log.partition(key)), {_FIELD: value})
-        log.call(pipeline.execute)
+        for begin in range(0, len(messages), _ENTRIES_PER_CALL):
+            log.call(
+                self._line,
+                [
+                    (b"XADD", log.stream(log.partition(key)).encode(), b"*", _FIELD, value)
+                    for key, value in messages[begin : begin + _ENTRIES_PER_CALL]
+                ],
+            )
 
     def close(self) -> None:
         """See `messages.Writer`."""
-        self._client.close()
+        self._line.close()
+
+
+def _value(fields: Sequence[bytes]) -> bytes:
+    """The message among an entry's fields and values; empty if it holds none."""
+    for place in range(0, len(fields), 2):
+        if fields[place] == _FIELD:
+            return fields[place + 1]
+    return b""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from heliostat.testing import brokers
+from heliostat.testing.redis import RedisServer, is_installed
 
 
 @pytest.fixture
-def redis_server() -> Iterator[brokers.RedisServer]:
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server on loopback, ended with the test."""
-    pytest.importorskip("redis", reason="Redis needs its client: pip install heliostat[sources]")
-    if shutil.which("redis-server") is None:
+    if not is_installed():
         pytest.skip("Redis is not installed: apt-get install redis-server")
-    folder = Path(tempfile.mkdtemp(prefix="redis-"))
-    with brokers.redis_server(folder) as server:
-        yield server
+    server = RedisServer(tmp_path, keeps_data=True)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="module")

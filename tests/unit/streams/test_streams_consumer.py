@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from redis import Redis
 
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
@@ -48,6 +47,11 @@ def read_all(consumer, count: int, partitions=ALL) -> None:
         if found.messages >= count:
             return
     raise AssertionError(found)
+
+
+def add(client, stream: str, field: bytes, value: bytes) -> None:
+    """Append an entry as another producer may."""
+    client.call([(b"XADD", stream.encode(), b"*", field, value)])
 
 
 def drain(consumer) -> None:
@@ -147,8 +151,8 @@ def test_poison_late_and_future_messages_are_dead_letters_and_nothing_is_lost(sh
     client = shop.log.connect()
     partition = shop.log.partition(b"c1")
     for _, value in bad:
-        client.xadd(shop.log.stream(partition), {"value": value})
-    client.xadd(shop.log.stream(partition), {"other": "no value"})
+        add(client, shop.log.stream(partition), b"value", value)
+    add(client, shop.log.stream(partition), b"other", b"no value")
     read_all(consumer := shop.consumer(), 57)
     found = consumer.close()
 
@@ -164,7 +168,7 @@ def test_a_kill_between_dead_letters_and_the_table_doubles_neither(shop):
     """Letters are committed first; who reads again leaves out those that are there."""
     shop.writer.send(orders.messages(30))
     stream = shop.log.stream("0")
-    shop.log.connect().xadd(stream, {"value": b"poison"})
+    add(shop.log.connect(), stream, b"value", b"poison")
     dies = shop.consumer()
     dies._recipe = orders.recipe(shop.log, commit_every_s=1e9)
     read_all(dies, 31)
@@ -191,13 +195,13 @@ def test_a_broker_that_is_away_or_hangs_is_told_and_costs_nothing(shop):
     read_all(consumer, 200)
     shop.server.hang()
     hung = consumer.work(ALL, 0.1)
-    shop.server.resume()
+    shop.server.go_on()
     shop.log.writer().send(orders.messages(100, begin=200))
     read_all(consumer, 300)
     consumer.close()
 
     assert "redis redis://127.0.0.1" in str(away.problem)
-    assert "Timeout" in str(hung.problem)
+    assert "timed out" in str(hung.problem)
     assert shop.numbers() == list(range(300))
 
 
@@ -224,10 +228,10 @@ def test_an_online_store_that_is_away_holds_up_no_table_and_gets_everything_late
     ("spoil", "said"),
     [
         (
-            Redis.delete,
+            b"DEL %s",
             "is gone, after",
         ),
-        (lambda client, name: client.xtrim(name, maxlen=1), "messages were cut off before they"),
+        (b"XTRIM %s MAXLEN 1", "messages were cut off before they"),
     ],
 )
 def test_a_stream_that_vanished_or_was_cut_stops_with_the_reason(shop, spoil, said):
@@ -237,7 +241,7 @@ def test_a_stream_that_vanished_or_was_cut_stops_with_the_reason(shop, spoil, sa
     read_all(consumer, 100)
     consumer.close()
     shop.writer.send(orders.messages(100, begin=100))
-    spoil(shop.log.connect(), shop.log.stream("2"))
+    shop.log.connect().call([(spoil % shop.log.stream("2").encode()).split()])
 
     try:
         found = shop.consumer().work(ALL, 0.1).problem
@@ -255,7 +259,7 @@ def test_a_stream_made_anew_under_the_same_name_is_not_taken_for_the_old_one(sho
     consumer.close()
     client = shop.log.connect()
     for partition in ALL:
-        client.delete(shop.log.stream(partition))
+        client.call([(b"DEL", shop.log.stream(partition).encode())])
     shop.writer.send(orders.messages(8))
 
     with pytest.raises(ConfigError, match="it was made anew"):

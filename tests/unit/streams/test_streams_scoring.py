@@ -93,8 +93,9 @@ class World:
         return self.catalog.read("answers").sort("number")
 
     def produced(self) -> list[dict]:
-        entries = self.answers.connect().xrange(self.answers.stream("0"))
-        return [json.loads(fields[b"value"]) for _, fields in entries]
+        stream = self.answers.stream("0").encode()
+        (entries,) = self.answers.connect().call([(b"XRANGE", stream, b"-", b"+")])
+        return [json.loads(value) for _, (_, value) in entries]
 
 
 def sigmoid(value: float) -> float:
@@ -170,7 +171,7 @@ def test_answers_that_a_killed_consumer_did_not_send_are_sent_by_the_next(redis_
     world = World(redis_server, tmp_path)
     world.log.writer().send(orders.messages(50))
     world.drain(world.consumer(), 50)  # and dies, before it notes what it has sent
-    world.answers.connect().delete(world.answers.stream("0"))
+    world.answers.connect().call([(b"DEL", world.answers.stream("0").encode())])
     world.publish(2, 1.0)
     world.log.writer().send(orders.messages(50, begin=50))
     world.drain(world.consumer(), 50)
