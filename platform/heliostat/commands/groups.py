@@ -14,6 +14,7 @@ from heliostat.commands import (
     models,
     new,
     rollouts,
+    streams,
     tables,
 )
 
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(models.model_app, name="model")
     app.add_typer(tables.table_app, name="table")
     app.add_typer(contracts.contract_app, name="contract")
+    app.add_typer(streams.stream_app, name="stream")
     app.add_typer(lineage.lineage_app, name="lineage")
     app.add_typer(keys.key_app, name="key")
     app.add_typer(clusters.cluster_app, name="cluster")
