@@ -10,14 +10,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from heliostat import __version__
-from heliostat.commands import groups
+from heliostat.commands import groups, jobs
 from heliostat.commands.place import AsJson, say
-from heliostat.errors import ConfigError, HeliostatError
+from heliostat.errors import HeliostatError
 
 if TYPE_CHECKING:
     from heliostat.stack.settings import StackSettings
@@ -37,13 +37,6 @@ groups.register(app)
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: ports.mlflow=5001."),
-]
-On = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TARGET",
-        help="Run on a cluster: eks, gke, aks, onprem, or MODULE:FUNCTION of your recipe.",
-    ),
 ]
 
 
@@ -77,6 +70,7 @@ def down() -> None:
     from heliostat.stack import local
 
     _, home, _ = _place(None)
+    jobs.keep_logs()
     local.down(home, say=say)
 
 
@@ -128,33 +122,10 @@ def env() -> None:
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def submit(
-    entrypoint: Annotated[
-        list[str], typer.Argument(metavar="-- SCRIPT [ARGS]", help="Script of the clone.")
-    ],
-    recipe: Annotated[
-        str | None, typer.Option(metavar="MODULE:FUNCTION", help="Passed on to the script.")
-    ] = None,
-    assignments: Assignments = None,
-    on: On = None,
-    context: Annotated[str | None, typer.Option(help="kubectl's context, with --on.")] = None,
-    *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --on: print the RayJob, and stop.")
-    ] = False,
+    entrypoint: jobs.Entrypoint, recipe: jobs.Recipe = None, assignments: Assignments = None
 ) -> None:
-    """Run a script as a Ray job on the platform or a cluster, follow it, and exit as it does."""
-    from heliostat.submit import client
-
-    repository, home, _ = _place(None)
-    arguments = list(entrypoint)
-    if recipe:
-        _resolve(repository, recipe, assignments)
-        arguments += ["--recipe", recipe]
-    for text in assignments or []:
-        arguments += ["--set", text]
-    if on is not None:
-        raise typer.Exit(_submit_on(on, arguments, context, is_dry_run=dry_run))
-    raise typer.Exit(client.run(arguments, repository=repository, home=home))
+    """Run a script as a Ray job on the platform, follow it, and exit as it does."""
+    jobs.submit(entrypoint, recipe, assignments)
 
 
 @app.command()
@@ -166,7 +137,7 @@ def plan(
     from heliostat.config import to_json
 
     repository, _, _ = _place(None)
-    typer.echo(to_json(_resolve(repository, recipe, assignments)))
+    typer.echo(to_json(jobs.resolve(repository, recipe, assignments)))
 
 
 def main() -> None:
@@ -180,40 +151,12 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _submit_on(target: str, words: list[str], context: str | None, *, is_dry_run: bool) -> int:
-    """Run the words as a RayJob; the recipe says on which cluster."""
-    from heliostat import config
-    from heliostat.clusters import render
-    from heliostat.submit import cluster
-
-    sys.path.insert(0, str(Path.cwd()))
-    recipe = target if ":" in target else f"cluster_configs.recipes:{target}"
-    platform = config.load(recipe)
-    if not isinstance(platform, render.Platform):
-        raise ConfigError("--on", target, "must be a recipe that returns a Platform")
-    body = cluster.ray_job(platform, words)
-    if is_dry_run:
-        typer.echo(render.to_yaml(body), nl=False)
-        return 0
-    if context is None:
-        raise ConfigError("--context", None, "must name the cluster's context of kubectl with --on")
-    return cluster.run(body, cluster.Kubectl(context=context))
-
-
 def _place(assignments: list[str] | None) -> tuple[Path, Path, StackSettings]:
     from heliostat.stack.settings import find_repository, home_root, load_settings
 
     repository = find_repository(Path.cwd())
     settings = load_settings(os.environ, assignments or [])
     return repository, home_root(os.environ, repository), settings
-
-
-def _resolve(repository: Path, recipe: str, assignments: list[str] | None) -> Any:
-    """Build the config of a run, so that a mistake in it is refused before anything starts."""
-    from heliostat import config
-
-    sys.path.insert(0, str(repository))
-    return config.override(config.load(recipe), assignments or [])
 
 
 if __name__ == "__main__":

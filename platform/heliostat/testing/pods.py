@@ -30,7 +30,8 @@ while [ "$1" != -- ]; do
   shift
 done
 shift
-mount --bind "$hosts" /etc/hosts && mount -t tmpfs -o size=2g tmpfs /dev/shm || exit 99
+mount --bind "$hosts" /etc/hosts && mount --bind "$hosts.dns" /etc/resolv.conf || exit 99
+mount -t tmpfs -o size=2g tmpfs /dev/shm || exit 99
 mount --rbind "$top" /tmp || exit 99
 exec "$@"
 """
@@ -80,6 +81,8 @@ class PodNetwork:
         self._names: dict[str, str] = {"localhost": "127.0.0.1"}
         self._num_pods = 0
         folder.mkdir(parents=True, exist_ok=True)
+        # Nobody answers there, and that at once; else gRPC waits for records that no file has.
+        (folder / "hosts.dns").write_text("nameserver 127.0.0.1\n", encoding="ascii")
         self.name({})
         _ip("link", "set", "lo", "up")
         _ip("link", "add", "ht0", "type", "bridge")
