@@ -142,7 +142,7 @@ def _words(entrypoint: list[str], recipe: str | None, assignments: list[str] | N
     return words
 
 
-def _on_cluster(target: str, words: list[str], context: str | None, is_dry_run: bool) -> int:  # noqa: FBT001
+def _on_cluster(target: str, words: list[str], context: str | None, is_dry_run: bool) -> int:
     """Run the words as a RayJob; the recipe says on which cluster."""
     from heliostat import config
     from heliostat.clusters import render
