@@ -112,9 +112,7 @@ def test_one_and_two_workers_learn_the_same_whole_or_split(
         recipe = dataclasses.replace(
             plain, num_workers=num_workers, compute=Compute(strategy=strategy)
         )
-        found[name] = fit(
-            recipe, _rows(), tracking=None, run_id=name, storage_path=tmp_path
-        ).epochs
+        found[name] = fit(recipe, _rows(), tracking=None, run_id=name, storage_path=tmp_path).epochs
 
     for name in ("ddp", "fsdp"):
         for alone, together in zip(found["one"], found[name], strict=True):

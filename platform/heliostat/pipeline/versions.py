@@ -22,7 +22,7 @@ from heliostat.pipeline.stages import Result, files_digest
 from heliostat.registry.package import FeatureServiceReference, FeatureViewReference
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
-from heliostat.training import export, record
+from heliostat.training import export, record, runs
 from heliostat.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from heliostat.training.fit import FitResult, FitSummary, fit
 from heliostat.training.gates import GateReport, judge
@@ -77,7 +77,7 @@ class Maker:
         self.reporter.line(stage, f"{rows.height:,} rows, {period}")
         tags = {self.owner[0]: self.owner[1], "role": self.role, "stage": key}
         name = f"{self.role}-{key[:6]}"
-        with self.tracking.run(self.recipe.model, name, tags) as run_id:
+        with runs.tracked(self.tracking, self.recipe.model, name, tags, self._storage) as run_id:
             record.record(
                 self.tracking,
                 run_id,

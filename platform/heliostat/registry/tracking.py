@@ -135,6 +135,12 @@ class Tracking:
         with self._answering() as client:
             return str(client.get_run(run_id).info.status)
 
+    def running(self, tag: str, value: str) -> list[str]:
+        """Ids of the RUNNING runs that carry a tag with this value."""
+        with self._answering() as client:
+            found = _running(client, None)
+            return [str(run.info.run_id) for run in found if run.data.tags.get(tag) == value]
+
     def log_dict(self, run_id: str, content: Any, path: str) -> None:
         """Store plain JSON values as the run's artifact `path`."""
         self.log_text(run_id, json.dumps(content, indent=2, sort_keys=True) + "\n", path)
