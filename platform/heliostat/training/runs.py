@@ -21,6 +21,7 @@ def tracked(
     storage: Path,
     *,
     again: str | None = None,
+    token: str | None = None,
 ) -> Iterator[str]:
     """Start a run and end it however the block is left, or the process dies.
 
@@ -34,11 +35,12 @@ def tracked(
         tags: Of the run.
         storage: The `storage_path` of `fit`; points spooled there are sent before the end.
         again: A run of an earlier try that goes on instead of a new one.
+        token: Further RUNNING runs with this value of `TAG` end with this process too.
 
     Raises:
         Unavailable: MLflow does not answer at the beginning or at a plain end.
     """
-    token = uuid.uuid4().hex
+    token = token or uuid.uuid4().hex
     # Before the run is there, so that no kill finds it without a warden.
     with Warden(tracking, token, storage) as warden:
         if again is None:

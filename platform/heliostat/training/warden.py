@@ -91,7 +91,9 @@ def end_runs(tracking: Tracking, token: str, storage: Path, status: Status) -> l
     """
     ended = tracking.running(TAG, token)
     for run_id in ended:
-        MetricSpool(storage / run_id).send(tracking, run_id)
+        # A trial of a search has a folder of its own.
+        for folder in (storage / run_id, *storage.glob(f"trials/*/{run_id}")):
+            MetricSpool(folder).send(tracking, run_id)
         tracking.finish(run_id, status)
     return ended
 
