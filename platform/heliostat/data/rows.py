@@ -94,6 +94,9 @@ class Source(Protocol):
     def readers(self, member: Member) -> range:
         """First chunk of each reader; readers work at the same time."""
 
+    def one_chunk_each(self, member: Member) -> bool:
+        """Whether each of its readers reads one chunk; one task then reads and checks it."""
+
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:
         """Yield a reader's chunks with their numbers in the member."""
 

@@ -60,6 +60,10 @@ class _Query:
         """One, so that all rows are of one moment."""
         return range(1)
 
+    def one_chunk_each(self, member: Member) -> bool:  # noqa: ARG002 - the query is the member
+        """One reader has them all."""
+        return False
+
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002
         """Yield the answer in chunks; memory holds one."""
         with self._answers(self.query) as cursor:
