@@ -68,8 +68,9 @@ GATES = (
 )  # fmt: skip
 
 NOT_WORSE = Gate(
-    name="not-worse-than-production", metric="production_rise_low", threshold=0.0,
-    direction="at_most", why="refused when it is surely worse than what serves, on the same rows",
+    name="not-worse-than-production", metric="production_rise_low", threshold=0.01,
+    direction="at_most",
+    why="refused when it is surely worse, on the same rows, by more than the live gate allows",
 )  # fmt: skip
 
 
