@@ -283,9 +283,13 @@ def tell(story: Story) -> dict[str, Any]:
     )  # fmt: skip
     seen["applications"] = dashboard.applications()
     workers = story.operator.workers("heliostat-serve-a", "cpu")
-    seen["serving_pods_that_answer"] = sum(
-        _status(worker.address, 8000, "/v2/health/live") == 200 for worker in workers
+    story.timed(
+        "serving Pods answer",
+        lambda: any(_status(item.address, 8000, "/v2/health/live") == 200 for item in workers),
+        60,
     )
+    workers = [item for item in workers if _status(item.address, 8000, "/v2/health/live") == 200]
+    seen["serving_pods_that_answer"] = len(workers)
     host = f"heliostat-serve-serve-svc.{story.recipe.namespace}.svc.cluster.local"
     story.network.name({host: workers[0].address})
 
@@ -339,7 +343,7 @@ def request(home: Path) -> dict[str, Any]:
     inputs = [
         {"name": key, "shape": [1], "data": [value],
          "datatype": "INT64" if isinstance(value, int) else "BYTES"}
-        for key, value in example.keys.items()
+        for key, value in example.values.items()
     ]  # fmt: skip
     return {"body": {"inputs": inputs}, "at": example.at.isoformat()}
 
