@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heliostat.commands import clusters, contracts, keys, lineage, models, rollouts, tables
+from heliostat.commands import (
+    clusters,
+    contracts,
+    keys,
+    lineage,
+    models,
+    rollouts,
+    tables,
+    vectors,
+)
 
 if TYPE_CHECKING:
     import typer
@@ -15,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(rollouts.rollout_app, name="rollout")
     app.add_typer(models.model_app, name="model")
     app.add_typer(tables.table_app, name="table")
+    app.add_typer(vectors.vector_app, name="vector")
     app.add_typer(contracts.contract_app, name="contract")
     app.add_typer(lineage.lineage_app, name="lineage")
     app.add_typer(keys.key_app, name="key")
