@@ -275,7 +275,12 @@ def keep(result: dict[str, Any], given: argparse.Namespace) -> None:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
     }
-    RESULT.write_text(json.dumps({**about, **result}, indent=2) + "\n", encoding="utf-8")
+    # Parts may come from several calls: each says which.
+    measured = dict(result.get("measured", {}))
+    for part in given.parts:
+        measured[part] = {"commit": about["commit"], "arguments": vars(given)}
+    result = {**result, "measured": measured}
+    RESULT.write_text(json.dumps({**result, **about}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
