@@ -22,7 +22,7 @@ from heliostat.serving.variant import VariantApp
 
 if TYPE_CHECKING:
     from heliostat.registry.package import FeatureServiceReference
-    from heliostat.serving.versions import FeatureReader
+    from heliostat.serving.online import FeatureReader
 
 _DIRECT_PORTS = range(30_000, 31_001)
 """Where Ray Serve lets a replica listen for the ingress."""
@@ -34,9 +34,11 @@ def gateway(settings: GatewaySettings) -> Gateway:
     online_db = settings.layout.online_db
 
     def open_reader(reference: FeatureServiceReference) -> FeatureReader:
-        from heliostat.features.online import OnlineReader
+        from heliostat.features.stores import open_reader as of_store
 
-        reader: FeatureReader = OnlineReader(online_db, reference.project, reference.views)
+        reader: FeatureReader = of_store(
+            settings.online_store, online_db, reference.project, reference.views
+        )
         return reader
 
     gateway_id = secrets.token_hex(6)
