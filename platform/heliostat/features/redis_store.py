@@ -124,10 +124,34 @@ class RedisWriter:
             (entries,) = self._connection.call([(b"LRANGE", self._log, b"0", b"-1")])
         return [entry.decode() for entry in entries]
 
+    def note(self, work: str, rows: int) -> None:
+        """Remember that a piece of work is done, until `forget`."""
+        with self._lock:
+            self._connection.call([(b"HSET", self._notes, work.encode(), b"%d" % rows)])
+
+    def notes(self) -> dict[str, int]:
+        """What was noted and not forgotten: rows by piece of work."""
+        with self._lock:
+            (found,) = self._connection.call([(b"HGETALL", self._notes)])
+        return {
+            work.decode(): int(rows) for work, rows in zip(found[::2], found[1::2], strict=True)
+        }
+
+    def forget(self, works: Sequence[str]) -> None:
+        """Drop notes."""
+        if works:
+            names = [work.encode() for work in works]
+            with self._lock:
+                self._connection.call([(b"HDEL", self._notes, *names)])
+
     def close(self) -> None:
         """Close the connection; the next write opens it again."""
         with self._lock:
             self._connection.close()
+
+    @property
+    def _notes(self) -> bytes:
+        return f"heliostat:{self._project}:progress".encode()
 
     @property
     def _log(self) -> bytes:
