@@ -12,7 +12,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-data prove-clusters bench-serving bench-batch bench-data bench-features prove-features image-pin test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data bench-features prove-features image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -60,11 +60,18 @@ bench-features: env ## Measure features beside Feast, raw Redis and Polars (need
 prove-features: env ## Join 1 and 20 M rows on Ray; keep time per row and memory
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.features large
 
+prove-models: env ## Alter a package in 1,020 ways; take three files from CSV to a canaried model
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.tampering
+	@$(PY) -m pytest -m "proof or not proof" tests/e2e/test_new_workload.py tests/e2e/test_jobs.py
+
 bench-data: env ## Measure ingest beside a Polars script, and upkeep, in one table
 	@$(PY) tests/bench/data.py
 
 prove-data: env ## Ingest 1, 10 and 20 M rows, kill writers 20 times each; keep the figures
 	@$(PY) tests/bench/data.py --rows 1000000 10000000 20000000 --versions 2000 --kills 20 --keep
+
+prove-streams: env ## Count 1 M events through 10 rebalances and 5 SIGKILLs; time events to the online store
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.streams $(STREAMS)
 
 prove-rollouts: env ## Count false alarms and detection times of rollout statistics at full size
 	@PYTHONPATH=platform:. $(PY) tests/bench/rollouts.py

@@ -20,12 +20,19 @@ def is_installed() -> bool:
 
 
 class RedisServer:
-    """A server on loopback that keeps nothing on disk, and can be stopped in every way."""
+    """A server on loopback that can be stopped in every way, and keeps nothing unless asked to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps_data: bool = False) -> None:
+        """Choose a port; nothing runs yet.
+
+        Args:
+            folder: Where the server works.
+            keeps_data: Whether what was written is there again after `kill` and `start`.
+        """
         self.port = free_ports(1)[0]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
+        self._appends = "yes" if keeps_data else "no"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -35,7 +42,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             [
                 program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-                "--appendonly", "no", "--dir", str(self._folder), "--loglevel", "warning",
+                "--appendonly", self._appends, "--appendfsync", "no", "--dir", str(self._folder), "--loglevel", "warning",
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
