@@ -27,6 +27,7 @@ NOT_IMPORTED = {
     "pyopenssl": "model-signing needs it to check certificates and does not bring it",
     "hypothesis": "for tests of properties",
     "moto": "run as a process: an S3 server for tests",
+    "common-expression-language": "its module is called cel",
     "kubernetes-validate": "its JSON schemas of Kubernetes are read as files",
     "mypy": "a tool",
     "ruff": "a tool",
