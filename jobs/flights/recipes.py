@@ -15,9 +15,11 @@ from heliostat.pipeline.recipe import (
     SourceTable,
     VersionRecipe,
 )
+from heliostat.pipeline.tune import TuneRecipe
 from heliostat.rollout.plan import CanaryPlan, ErrorsGate, LatencyGate, LossGate
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe, Validation
+from heliostat.training.search import Choice, Range, SearchRecipe
 from jobs.flights import tables
 from jobs.flights.features import SERVICE
 
@@ -128,6 +130,23 @@ def demo() -> PipelineRecipe:
         ),
         replay=ReplayRecipe(period=Period(start=DECEMBER, end=NEXT_YEAR)),
     )  # fmt: skip
+
+
+def search() -> TuneRecipe:
+    """Eight trials for the candidate's training; the best is trained and registered."""
+    return TuneRecipe(
+        pipeline=demo(),
+        search=SearchRecipe(
+            space={
+                "learning_rate": Range(low=5e-4, high=1e-2, scale="log"),
+                "params.hidden": Choice(options=(32, 64, 128)),
+                "params.dropout": Range(low=0.0, high=0.4),
+            },
+            num_trials=8,
+            searcher="optuna",
+            scheduler="asha",
+        ),
+    )
 
 
 def demo_bad() -> PipelineRecipe:

