@@ -220,6 +220,7 @@ class Controller:
                 model=model,
                 stable=rollout.stable,
                 candidate=rollout.plan.candidate,
+                loss="log_loss" if rollout.plan.loss is None else rollout.plan.loss.of,
                 earlier=rollout.evidence,
             )
         return known

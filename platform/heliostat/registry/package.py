@@ -9,6 +9,7 @@ A package is one directory::
     card.md               the model card, for people
     gates.json            what the evaluation measured and which gates passed
     lineage.json          recipe, data versions, code revision, environment, run
+    sbom.cdx.json         bill of materials (CycloneDX): every distribution, every file's digest
     model.sig             OpenSSF model-signing signature over all of the above
 """
 

@@ -54,7 +54,7 @@ class Dropped:
     """Counts that contradict themselves."""
 
     invalid_pairs: int = 0
-    """Scores or labels that are no probability or no 0/1."""
+    """Scores or labels that the loss is not made for, such as a probability above 1."""
 
     forgotten_pairs: int = 0
     forgotten_labels: int = 0
