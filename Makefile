@@ -12,7 +12,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data prove-training bench-training image-pin test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data bench-features prove-features prove-training bench-training image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,12 @@ prove-interruptions: env ## Kill and stop the main job in every stage, and let i
 
 bench-batch: env ## Score 10 M rows in a batch and by a hand-written loop, in turn
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.batch
+
+bench-features: env ## Measure features beside Feast, raw Redis and Polars (needs redis-server)
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.features
+
+prove-features: env ## Join 1 and 20 M rows on Ray; keep time per row and memory
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.features large
 
 prove-models: env ## Alter a package in 1,020 ways; take three files from CSV to a canaried model
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.tampering

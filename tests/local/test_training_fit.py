@@ -96,6 +96,7 @@ def test_a_lost_worker_changes_no_weight_and_no_metric(
     assert measured.metrics["log_loss"] < 0.9 * measured.metrics["base_rate_log_loss"]
 
 
+@pytest.mark.proof
 def test_one_and_two_workers_learn_the_same_whole_or_split(
     ray_session: Any, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_one_and_two_workers_learn_the_same_whole_or_split(
             assert dict(together) == pytest.approx(dict(alone), rel=1e-5)
 
 
+@pytest.mark.proof
 def test_a_stream_feeds_every_row_and_learns(ray_session: Any, tmp_path: Path) -> None:
     """Ray Data reads with the CPU that the workers leave; 3,599 rows go to two workers."""
     recipe = dataclasses.replace(

@@ -16,6 +16,7 @@ from heliostat.commands import (
     rollouts,
     streams,
     tables,
+    vectors,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     models.model_app.add_typer(model_keys.model_keys_app, name="keys")
     app.add_typer(models.model_app, name="model")
     app.add_typer(tables.table_app, name="table")
+    app.add_typer(vectors.vector_app, name="vector")
     app.add_typer(contracts.contract_app, name="contract")
     app.add_typer(streams.stream_app, name="stream")
     app.add_typer(lineage.lineage_app, name="lineage")

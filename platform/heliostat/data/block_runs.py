@@ -46,8 +46,9 @@ def begun(work: Work) -> Work:
     name = f"{RECORDS}/work.{work.run_id}"
     same = digest(
         {
-            "source": repr(work.source),
-            "files": [[repr(member), _changed_at(member.path)] for member in work.members],
+            "source": work.source,
+            "plan": work.members,
+            "files": [_changed_at(path) for path in work.source.paths],
             "contract": work.contract.digest(),
         }
     )

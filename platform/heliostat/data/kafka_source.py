@@ -47,6 +47,11 @@ class KafkaTopic:
         )
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """None: rows come from a server."""
+        return ()
+
+    @property
     def repeatable(self) -> bool:
         """Offsets name messages for good."""
         return True

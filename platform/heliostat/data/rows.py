@@ -83,6 +83,10 @@ class Source(Protocol):
     def repeatable(self) -> bool:
         """Whether a chunk read again is the same; else ingest keeps a copy while it runs."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Local files that it reads; none for a server's rows."""
+
     def plan(self) -> list[Member]:
         """Look at what there is; reads no rows.
 

@@ -124,10 +124,34 @@ class RedisWriter:
             (entries,) = self._connection.call([(b"LRANGE", self._log, b"0", b"-1")])
         return [entry.decode() for entry in entries]
 
+    def note(self, work: str, rows: int) -> None:
+        """Remember that a piece of work is done, until `forget`."""
+        with self._lock:
+            self._connection.call([(b"HSET", self._notes, work.encode(), b"%d" % rows)])
+
+    def notes(self) -> dict[str, int]:
+        """What was noted and not forgotten: rows by piece of work."""
+        with self._lock:
+            (found,) = self._connection.call([(b"HGETALL", self._notes)])
+        return {
+            work.decode(): int(rows) for work, rows in zip(found[::2], found[1::2], strict=True)
+        }
+
+    def forget(self, works: Sequence[str]) -> None:
+        """Drop notes."""
+        if works:
+            names = [work.encode() for work in works]
+            with self._lock:
+                self._connection.call([(b"HDEL", self._notes, *names)])
+
     def close(self) -> None:
         """Close the connection; the next write opens it again."""
         with self._lock:
             self._connection.close()
+
+    @property
+    def _notes(self) -> bytes:
+        return f"heliostat:{self._project}:progress".encode()
 
     @property
     def _log(self) -> bytes:
@@ -218,14 +242,19 @@ class RedisReader:
 
     def drop(self) -> None:
         """Give up the event loop's connection: the next `fetch` opens another."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.abort()
+        lines = [self._line, _opened_line(self._opening)]
+        self._line = self._opening = None
+        for line in lines:
+            if line is not None:
+                line.abort()
 
     async def _opened(self) -> RedisLine:
         """Open one connection, however many ask for it."""
-        if self._opening is None or self._opening.done():
+        line = _opened_line(self._opening)
+        if self._opening is None or (self._opening.done() and (line is None or not line.is_open)):
             self._opening = asyncio.create_task(RedisLine.open(self.address))
+            # It may fail after the last one who waited has run out of time.
+            self._opening.add_done_callback(_opened_line)
         # Who runs out of time must not take the connection from those who wait with him.
         self._line = await asyncio.shield(self._opening)
         return self._line
@@ -264,6 +293,13 @@ class RedisReader:
             columns = codec.decode(records[index * rows : (index + 1) * rows], at_us, latest_us)
             found.update(zip(view.features, columns, strict=True))
         return found
+
+
+def _opened_line(opening: asyncio.Task[RedisLine] | None) -> RedisLine | None:
+    """The line that a finished task opened, if it did."""
+    if opening is None or not opening.done() or opening.cancelled() or opening.exception():
+        return None
+    return opening.result()
 
 
 def _nan(row: Sequence[Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -80,14 +80,13 @@ class Rolling:
 
     def values(self, keys: Iterable[Key]) -> pl.DataFrame:
         """The entities' features, as of each one's moment; an unknown entity has no row."""
-        rows = []
+        return together([(self, keys)])
+
+    def _rows(self, keys: Iterable[Key]) -> Iterator[tuple[Any, ...]]:
         for key in keys:
             entity = self._entities.get(key)
             if entity is not None:
-                rows.append((*key, entity.at_us, *(n for total in entity.totals for n in total)))
-        kinds: dict[str, Any] = {**self._schema, "event_timestamp": pl.Int64}
-        found = pl.DataFrame(rows, schema=kinds, orient="row")
-        return finish(found.cast({"event_timestamp": self._schema["event_timestamp"]}), self._what)
+                yield (*key, entity.at_us, *(n for total in entity.totals for n in total))
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Drop those of the entities that have nothing inside a window, once that was told."""
@@ -95,6 +94,16 @@ class Rolling:
             entity = self._entities.get(key)
             if entity is not None and not any(entity.hops):
                 del self._entities[key]
+
+
+def together(parts: Iterable[tuple[Rolling, Iterable[Key]]]) -> pl.DataFrame:
+    """`Rolling.values` of several of one definition, in one frame; at least one."""
+    given = list(parts)
+    one = given[0][0]
+    rows = [row for rolling, keys in given for row in rolling._rows(keys)]
+    kinds: dict[str, Any] = {**one._schema, "event_timestamp": pl.Int64}
+    found = pl.DataFrame(rows, schema=kinds, orient="row")
+    return finish(found.cast({"event_timestamp": one._schema["event_timestamp"]}), one._what)
 
 
 class _Entity:

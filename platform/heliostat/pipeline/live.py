@@ -254,9 +254,10 @@ def _exposures(
         if len(found) >= wanted or time.monotonic() > ends:
             break
         time.sleep(0.5)
-    if len(found) != wanted:
+    # One more is a request that its client gave up, and the gateway answered all the same.
+    if len(found) < wanted:
         raise HeliostatError(
-            f"exposures = {len(found)}: must be as many as the {wanted} answered requests"
+            f"exposures = {len(found)}: must be at least as many as the {wanted} answered requests"
         )
     return found
 

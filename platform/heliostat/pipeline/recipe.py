@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from heliostat.config import require, require_name
 from heliostat.data.contract import Contract
-from heliostat.data.sources import CsvFiles
+from heliostat.data.rows import Source
 from heliostat.errors import nearest
 from heliostat.features.definitions import FeatureService
 from heliostat.rollout.plan import CanaryPlan
@@ -56,9 +56,9 @@ class Period:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceTable:
-    """A table read from files, each row checked by its contract."""
+    """A table read from a source, each row checked by its contract."""
 
-    source: CsvFiles
+    source: Source
     contract: Contract
 
 

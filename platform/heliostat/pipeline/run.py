@@ -22,7 +22,7 @@ from heliostat.pipeline.catalog import RunCatalog
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
-from heliostat.pipeline.stages import Result, Stages, files_digest
+from heliostat.pipeline.stages import Result, Stages
 from heliostat.pipeline.versions import Registered
 from heliostat.registry.tracking import Tracking
 from heliostat.store.stages import StageResults
@@ -147,7 +147,10 @@ class Run:
     def _ingest(self) -> Result:
         inputs = {
             "sources": [config.to_dict(table) for table in self._recipe.sources],
-            "files": [files_digest(table.source.paths) for table in self._recipe.sources],
+            # A server's rows may be others by now: each run reads them.
+            "files": [
+                tables.state(table.source) or self._owner() for table in self._recipe.sources
+            ],
             "derived": [config.to_dict(table) for table in self._recipe.derived],
             "sealed_from": self._recipe.replay.period.start,
         }

@@ -16,7 +16,7 @@ from heliostat.data import positions
 from heliostat.data.positions import Moved, Stretch
 from heliostat.data.tables import Catalog
 from heliostat.errors import HeliostatError, Unavailable
-from heliostat.features.rolling import Key
+from heliostat.features.rolling import Key, together
 from heliostat.serving.metrics import Meter
 from heliostat.streams.judging import OLDEST_US, Judge
 from heliostat.streams.metrics import METRICS
@@ -169,11 +169,14 @@ class Consumer:
             return
         found = self._reader.poll(self._recipe.max_batch_messages, self._recipe.batch_every_s)
         count = 0
-        for messages in found:
-            held = self._held[messages.partition]
+        holders = [self._held[messages.partition] for messages in found]
+        verdicts = self._judge.judge_all(
+            [(m, h.newest_us, h.dead_before) for m, h in zip(found, holders, strict=True)]
+        )
+        for messages, held, judged in zip(found, holders, verdicts, strict=True):
             if not self._pending_rows:
                 self._commit_due = self._timer() + self._recipe.commit_every_s
-            judged = held.take(messages, self._judge)
+            held.take(messages, judged)
             count += len(messages.offsets)
             self._pending_rows += len(messages.offsets)
             for kind, number in judged.dead["kind"].value_counts().iter_rows():
@@ -218,7 +221,7 @@ class Consumer:
             holders = [held for held in self._held.values() if held.dirty[place]]
             if not holders:
                 continue
-            frame = pl.concat(held.rolling[place].values(held.dirty[place]) for held in holders)
+            frame = together((held.rolling[place], held.dirty[place]) for held in holders)
             try:
                 written = self._writer.write(view.view, frame)
             except (Unavailable, sqlite3.Error, OSError) as error:

@@ -150,7 +150,13 @@ class Driver:
         self._started += 1
         actor = (
             ray.remote(Worker)
-            .options(num_cpus=0, max_restarts=0, max_task_retries=0)
+            .options(
+                num_cpus=0,
+                max_restarts=0,
+                max_task_retries=0,
+                # Micro-batches are small: handing them to other threads costs more than the work.
+                runtime_env={"env_vars": {"POLARS_MAX_THREADS": "1"}},
+            )
             .remote(self._recipe, self._catalog, name, self._online, self._scorer)
         )
         self._members[name] = _Member(actor=actor)

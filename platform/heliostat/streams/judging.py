@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import accumulate
 
 import polars as pl
 
@@ -25,6 +26,8 @@ DEAD = pl.Schema(
     }
 )
 """Columns of dead letters; ``raw`` is the message, byte by byte."""
+
+NO_DEAD = pl.DataFrame(schema=DEAD)
 
 OLDEST_US = -(2**62)
 """Newest event of a partition that has none."""
@@ -68,22 +71,51 @@ class Judge:
             dead_before: Offsets that are in the table of dead letters already: what was told
                 there stays, even if a clock would now allow more.
         """
-        recipe = self._recipe
-        lines = [value.replace(b"\n", b" ") for value in messages.values]
-        found = typed_rows.parse_json(b"\n".join(lines) + b"\n", ())
+        (found,) = self.judge_all([(messages, newest_us, dead_before)])
+        return found
+
+    def judge_all(self, parts: Sequence[tuple[Messages, int, Collection[int]]]) -> list[Judged]:
+        """Judge messages of several partitions; the same as `judge` of each, with less work."""
+        lines = [
+            value.replace(b"\n", b" ") for messages, _, _ in parts for value in messages.values
+        ]
+        parsed = typed_rows.parse_json(b"\n".join(lines) + b"\n", ())
         refused: dict[int, tuple[str, str]] = {
             number: ("empty", "message: must not be empty")
             for number, line in enumerate(lines)
             if not line.strip()
         }
-        refused |= {item.line: ("malformed", item.reason) for item in found.malformed}
-        good, broken = checks.check(found.rows, recipe.contract, _EPOCH)
+        refused |= {item.line: ("malformed", item.reason) for item in parsed.malformed}
+        good, broken = checks.check(parsed.rows, self._recipe.contract, _EPOCH)
         refused |= {item.line: ("contract", item.reason) for item in broken}
+        made, begin = [], 0
+        places = good[LINE].search_sorted(_ends(parts)).to_list()
+        for (messages, newest_us, dead_before), start, stop in zip(
+            parts, [0, *places], places, strict=False
+        ):
+            end = begin + len(messages.offsets)
+            mine = {n - begin: why for n, why in refused.items() if begin <= n < end}
+            rows = good[start:stop].with_columns(pl.col(LINE) - begin)
+            made.append(self._judged(messages, rows, mine, newest_us, dead_before))
+            begin = end
+        return made
+
+    def _judged(
+        self,
+        messages: Messages,
+        good: pl.DataFrame,
+        refused: dict[int, tuple[str, str]],
+        newest_us: int,
+        dead_before: Collection[int],
+    ) -> Judged:
+        recipe = self._recipe
         for number, offset in enumerate(messages.offsets if dead_before else ()):
             if offset in dead_before:
                 refused[number] = ("before", "")
         rows, newest_us, more = self._in_time(good, messages, newest_us, refused)
         refused |= more
+        if not refused:
+            return Judged(rows, NO_DEAD, newest_us)
         dead = pl.DataFrame(
             [
                 (
@@ -143,3 +175,8 @@ class Judge:
         if rows.height:
             newest_us = max(newest_us, int(rows["__at"].max()))  # type: ignore[arg-type]
         return rows.select(recipe.schema().names()), newest_us, found
+
+
+def _ends(parts: Sequence[tuple[Messages, int, Collection[int]]]) -> pl.Series:
+    """Line after the last of each part."""
+    return pl.Series(accumulate(len(messages.offsets) for messages, _, _ in parts), dtype=pl.Int64)

@@ -11,7 +11,7 @@ import polars as pl
 from heliostat.data import positions
 from heliostat.data.tables import Catalog
 from heliostat.features.rolling import Key, Rolling
-from heliostat.streams.judging import OLDEST_US, Judge, Judged
+from heliostat.streams.judging import OLDEST_US, Judged
 from heliostat.streams.recipe import OFFSET, PARTITION, StreamRecipe
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ class Held:
     dirty: list[set[Key]] = field(default_factory=list)
     """Per view, the entities whose values the online store does not have yet."""
 
-    def take(self, messages: Messages, judge: Judge) -> Judged:
-        """Judge messages that follow, and count their events."""
-        judged = judge.judge(messages, self.newest_us, self.dead_before)
+    def take(self, messages: Messages, judged: Judged) -> None:
+        """Take in what messages that follow were judged to be, and count their events."""
         if not self.pending:
             self.begin = messages.offsets[0] if self.committed is None else self.committed
         self.pending.append(judged)
@@ -61,7 +60,6 @@ class Held:
         self.read += len(messages.offsets)
         for rolling, dirty in zip(self.rolling, self.dirty, strict=True):
             dirty.update(rolling.add(judged.rows))
-        return judged
 
     def advance(self, to_us: int) -> None:
         """Let go of what has left the windows by this moment."""
