@@ -4,14 +4,15 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 RECIPE ?= jobs.flights:demo
-RINGS ?= tests/repo tests/unit tests/local tests/e2e
+# The rings without Ray; a file stays on one core, so that what its tests share is made once.
+EVERY_CORE := -n auto --maxprocesses 8 --dist loadfile
 
 # Settings of the caller that would make Python look elsewhere for packages.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-data prove-clusters bench-serving bench-batch bench-data image-pin test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data bench-features prove-features prove-training bench-training image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -38,7 +39,8 @@ doctor: env ## Check versions, ports, disk and memory; say the fix for each find
 	@$(PY) -m heliostat doctor
 
 test: env ## Pass every test but benchmarks and long proofs
-	@$(PY) -m pytest $(RINGS)
+	@$(PY) -m pytest $(EVERY_CORE) tests/repo tests/unit
+	@$(PY) -m pytest tests/local tests/e2e
 
 prove: env ## Run the long proofs that `make test` leaves out
 	@$(PY) -m pytest -m proof tests/unit tests/local tests/e2e
@@ -52,11 +54,30 @@ prove-interruptions: env ## Kill and stop the main job in every stage, and let i
 bench-batch: env ## Score 10 M rows in a batch and by a hand-written loop, in turn
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.batch
 
+bench-features: env ## Measure features beside Feast, raw Redis and Polars (needs redis-server)
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.features
+
+prove-features: env ## Join 1 and 20 M rows on Ray; keep time per row and memory
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.features large
+
+prove-models: env ## Alter a package in 1,020 ways; take three files from CSV to a canaried model
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.tampering
+	@$(PY) -m pytest -m "proof or not proof" tests/e2e/test_new_workload.py tests/e2e/test_jobs.py
+
 bench-data: env ## Measure ingest beside a Polars script, and upkeep, in one table
 	@$(PY) tests/bench/data.py
 
 prove-data: env ## Ingest 1, 10 and 20 M rows, kill writers 20 times each; keep the figures
 	@$(PY) tests/bench/data.py --rows 1000000 10000000 20000000 --versions 2000 --kills 20 --keep
+
+prove-training: env ## Kill workers, drivers and searches of trainings; keep what came of it
+	@PYTHONPATH=platform:. RAY_AUTH_MODE=disabled $(PY) -m tests.bench.training --parts kills ends search
+
+bench-training: env ## Measure training beside torchrun, the cost of logging, and streams
+	@PYTHONPATH=platform:. RAY_AUTH_MODE=disabled $(PY) -m tests.bench.training --parts throughput logging stream $(BENCH)
+
+prove-streams: env ## Count 1 M events through 10 rebalances and 5 SIGKILLs; time events to the online store
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.streams $(STREAMS)
 
 prove-rollouts: env ## Count false alarms, detection times, kills and rollbacks of rollouts at full size
 	@PYTHONPATH=platform:. $(PY) tests/bench/rollouts.py
@@ -76,7 +97,7 @@ image-pin: ## Read the digest of IMAGE from its registry and print the line for 
 	@"$(PYTHON)" cluster_configs/image/pin.py "$(IMAGE)"
 
 test-unit: env ## Pass the fast rings only: repo and unit
-	@$(PY) -m pytest tests/repo tests/unit
+	@$(PY) -m pytest $(EVERY_CORE) tests/repo tests/unit
 
 lint: env ## ruff over everything, mypy strict over platform, jobs, serve_apps
 	@$(PY) -m ruff check .

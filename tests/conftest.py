@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from heliostat.stack import tempdir
 
@@ -17,6 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Read when the first property runs; its default is a folder at the top of the checkout.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".venv/.cache/hypothesis"))
 
+
+# How fast examples come says something about the machine, nothing about the code.
+settings.register_profile("heliostat", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("heliostat")
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="ht-", dir="/tmp"))
 """Every temporary file of the tests and of what they start; short, for the sake of sockets."""

@@ -9,9 +9,18 @@ from jobs.flights.recipes import (
     demo,
     demo_bad,
     demo_bad_waived,
+    search,
     small,
     small_bad,
     small_bad_waived,
 )
 
-__all__ = ["demo", "demo_bad", "demo_bad_waived", "small", "small_bad", "small_bad_waived"]
+__all__ = [
+    "demo",
+    "demo_bad",
+    "demo_bad_waived",
+    "search",
+    "small",
+    "small_bad",
+    "small_bad_waived",
+]

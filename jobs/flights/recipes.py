@@ -15,10 +15,12 @@ from heliostat.pipeline.recipe import (
     SourceTable,
     VersionRecipe,
 )
+from heliostat.pipeline.tune import TuneRecipe
 from heliostat.rollout.allowed import ErrorsGate, LatencyGate, LossGate
 from heliostat.rollout.plan import RolloutPlan
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe, Validation
+from heliostat.training.search import Choice, Range, SearchRecipe
 from jobs.flights import tables
 from jobs.flights.features import SERVICE
 
@@ -56,6 +58,20 @@ GATES = (
         name="beats-the-base-rate", metric="log_loss_ratio", threshold=0.97, direction="at_most",
         why="a model must say more than the share of late flights does",
     ),
+    Gate(
+        name="no-leak", metric="leak_alone", threshold=0.9, direction="at_most",
+        why="no single fact known at departure tells that much; one that does was known later",
+    ),
+    Gate(
+        name="answers-without-inputs", metric="missing_all_finite", threshold=1.0,
+        direction="at_least", why="features go missing when a source is late",
+    ),
+)  # fmt: skip
+
+NOT_WORSE = Gate(
+    name="not-worse-than-production", metric="production_rise_low", threshold=0.01,
+    direction="at_most",
+    why="refused when it is surely worse, on the same rows, by more than the live gate allows",
 )  # fmt: skip
 
 
@@ -102,7 +118,7 @@ def demo() -> PipelineRecipe:
             train=Period(start=NEW_YEAR, end=NOVEMBER),
             evaluate=Period(start=NOVEMBER, end=DECEMBER),
             training=TRAINING,
-            gates=GATES,
+            gates=(*GATES, NOT_WORSE),
         ),
         canary=RolloutPlan(
             model=MODEL,
@@ -115,6 +131,23 @@ def demo() -> PipelineRecipe:
         ),
         replay=ReplayRecipe(period=Period(start=DECEMBER, end=NEXT_YEAR)),
     )  # fmt: skip
+
+
+def search() -> TuneRecipe:
+    """Eight trials for the candidate's training; the best is trained and registered."""
+    return TuneRecipe(
+        pipeline=demo(),
+        search=SearchRecipe(
+            space={
+                "learning_rate": Range(low=5e-4, high=1e-2, scale="log"),
+                "params.hidden": Choice(options=(32, 64, 128)),
+                "params.dropout": Range(low=0.0, high=0.4),
+            },
+            num_trials=8,
+            searcher="optuna",
+            scheduler="asha",
+        ),
+    )
 
 
 def demo_bad() -> PipelineRecipe:
@@ -143,7 +176,7 @@ def small() -> PipelineRecipe:
             train=Period(start=MAY, end="2013-11-16T05:00:00+00:00"),
             evaluate=Period(start="2013-11-16T05:00:00+00:00", end=DECEMBER),
             training=quick,
-            gates=GATES,
+            gates=(*GATES, NOT_WORSE),
         ),
         canary=replace(
             full.canary,

@@ -10,12 +10,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from heliostat import __version__
-from heliostat.commands import groups
+from heliostat.commands import groups, jobs
 from heliostat.commands.place import AsJson, say
 from heliostat.errors import HeliostatError
 
@@ -70,6 +70,7 @@ def down() -> None:
     from heliostat.stack import local
 
     _, home, _ = _place(None)
+    jobs.keep_logs()
     local.down(home, say=say)
 
 
@@ -121,25 +122,10 @@ def env() -> None:
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def submit(
-    entrypoint: Annotated[
-        list[str], typer.Argument(metavar="-- SCRIPT [ARGS]", help="Script of the clone.")
-    ],
-    recipe: Annotated[
-        str | None, typer.Option(metavar="MODULE:FUNCTION", help="Passed on to the script.")
-    ] = None,
-    assignments: Assignments = None,
+    entrypoint: jobs.Entrypoint, recipe: jobs.Recipe = None, assignments: Assignments = None
 ) -> None:
     """Run a script as a Ray job on the platform, follow it, and exit as it does."""
-    from heliostat.submit import client
-
-    repository, home, _ = _place(None)
-    arguments = list(entrypoint)
-    if recipe:
-        _resolve(repository, recipe, assignments)
-        arguments += ["--recipe", recipe]
-    for text in assignments or []:
-        arguments += ["--set", text]
-    raise typer.Exit(client.run(arguments, repository=repository, home=home))
+    jobs.submit(entrypoint, recipe, assignments)
 
 
 @app.command()
@@ -151,7 +137,7 @@ def plan(
     from heliostat.config import to_json
 
     repository, _, _ = _place(None)
-    typer.echo(to_json(_resolve(repository, recipe, assignments)))
+    typer.echo(to_json(jobs.resolve(repository, recipe, assignments)))
 
 
 def main() -> None:
@@ -171,14 +157,6 @@ def _place(assignments: list[str] | None) -> tuple[Path, Path, StackSettings]:
     repository = find_repository(Path.cwd())
     settings = load_settings(os.environ, assignments or [])
     return repository, home_root(os.environ, repository), settings
-
-
-def _resolve(repository: Path, recipe: str, assignments: list[str] | None) -> Any:
-    """Build the config of a run, so that a mistake in it is refused before anything starts."""
-    from heliostat import config
-
-    sys.path.insert(0, str(repository))
-    return config.override(config.load(recipe), assignments or [])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from heliostat.data.tables import Catalog
+from heliostat.pipeline.stages import files_digest
 from tests.e2e.conftest import LivePlatform
 
 SUBMIT_S = 420.0
@@ -67,6 +69,49 @@ def test_the_printed_curl_works_as_printed(
     version = _newest_report(live_platform)["versions"]["candidate"]["version"]
     assert answer["model_version"] == version
     assert 0 < answer["outputs"][0]["data"][0] < 1
+
+
+def test_lineage_goes_from_a_prediction_to_the_files_and_back(
+    live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
+) -> None:
+    """Each in one command: the rows' files by content and the code; all versions and deployments."""
+    (command,) = re.findall(r"^  (curl .*)$", small.stdout, re.MULTILINE)
+    answer = json.loads(subprocess.check_output(command, shell=True, text=True))
+    revision = subprocess.check_output(
+        ["git", "-C", str(live_platform.repository), "rev-parse", "HEAD"], text=True
+    ).strip()
+    answered = f"model:flight-delay@{answer['model_version']}"
+
+    up = _lineage(live_platform, "up", answer["id"])
+    down = _lineage(live_platform, "down", "weather.csv")
+
+    assert up["starts"] == [answered]
+    files = [step["node"] for step in up["steps"] if step["node"].startswith("file:")]
+    assert [Path(node.partition("@")[0]).name for node in files] == [
+        "airports.csv", "flights.csv.zip", "planes.csv", "weather.csv",
+    ]  # fmt: skip
+    path, _, content = files[-1].removeprefix("file:").rpartition("@")
+    assert files_digest([path]) == content
+    assert {step["revision"] for step in up["steps"]} == {revision}
+    report = _newest_report(live_platform)
+    versions = {report["versions"][name]["version"] for name in ("stable", "candidate")}
+    made = {step["node"] for step in down["steps"]}
+    assert {f"model:flight-delay@{version}" for version in versions} <= made
+    deployed = {node for node in made if node.startswith("deployment:")}
+    assert {node.rpartition("@")[2] for node in deployed} >= versions
+    assert down["predictions"][answered] > 0
+
+
+def _lineage(platform: LivePlatform, *words: str) -> dict[str, Any]:
+    for _ in range(40):
+        done = platform.run("lineage", *words, "--json")
+        # The gateway writes its records each second.
+        if done.returncode == 0:
+            break
+        time.sleep(0.25)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def test_no_stage_before_the_replay_opens_the_labels_to_come(
@@ -273,3 +318,41 @@ def test_the_finished_rollout_explains_itself_in_words(
     assert (audit.returncode, "unbroken" in audit.stdout) == (0, True)
     assert report.returncode == 0
     assert explained[0] in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_images_go_the_same_way_to_a_version_that_earned_its_traffic(
+    live_platform: LivePlatform,
+) -> None:
+    """Files as rows of a manifest, the cut one in quarantine; then the nearest pictures of one."""
+    done = _submit(live_platform, "jobs.digits:small")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = _newest_report(live_platform)
+    assert report["rollout"]["state"] == "promoted"
+    assert (report["failed"], report["features_online_vs_offline"]["different"]) == (0, 0)
+    assert (
+        "[ingest] raw/images: 1,798 rows read, 1,797 written, 1 quarantined: "
+        "file: must be readable (1)"
+    ) in done.stdout
+
+    table = "digit-above-four/raw/images"
+    embedded = live_platform.run(
+        "submit", "--", "jobs/embed.py", "--table", table, "--embed", "jobs.digits.images:embed",
+        "--serve",
+    )  # fmt: skip
+    assert embedded.returncode == 0, embedded.stdout + embedded.stderr
+    assert "1,797 vectors of 64 numbers" in embedded.stdout
+    told = live_platform.run(
+        "vector", "search", table, "--like", "image=17", "--rows", "5", "--json"
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    request = urllib.request.Request(
+        f"{live_platform.endpoint}/vectors/{table}",
+        data=json.dumps({"like": {"image": 17}, "num_rows": 5}).encode(),
+    )
+    with urllib.request.urlopen(request) as response:
+        answered = json.load(response)
+    nearest = [row["image"] for row in json.loads(told.stdout)]
+    assert nearest[0] == 17
+    assert [row["image"] for row in answered["rows"]] == nearest
+    assert answered["table_version"] == 0

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import pytest
 
 from heliostat.data.contract import Column, Contract, Rule
 from heliostat.data.ingest import IngestReport, ingest
+from heliostat.data.rows import Member, Rows
 from heliostat.data.sources import CsvFiles
 from heliostat.data.tables import Catalog
-from heliostat.errors import ConfigError, GateRefused
+from heliostat.errors import ConfigError, GateRefused, Unavailable
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -223,3 +226,93 @@ def test_a_missing_column_is_refused_before_anything_is_read(
         f"{path}: column = 'low': must be in the header; did you mean 'lower'?"
     )
     assert catalog.names() == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Files that note each chunk they read, and at one of them end like a killed worker."""
+
+    files: CsvFiles
+    log: str
+    """Beside it, a file `fails` may say at which."""
+    repeatable: bool = True
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self.files.paths
+
+    def plan(self) -> list[Member]:
+        return self.files.plan()
+
+    def readers(self, member: Member) -> range:
+        return self.files.readers(member)
+
+    def one_chunk_each(self, member: Member) -> bool:
+        return self.files.one_chunk_each(member)
+
+    def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:
+        fails = Path(self.log).with_name("fails")
+        if fails.exists() and first == int(fails.read_text()):
+            raise Unavailable("files", "the disk is gone")
+        with Path(self.log).open("a") as log:
+            log.write(f"{first}\n")
+        return self.files.read_chunks(member, first)
+
+    def read_chunk(self, member: Member, number: int) -> bytes:
+        return next(raw for _, raw in self.read_chunks(member, number))
+
+    def parse(self, raw: bytes, member: Member) -> Rows:
+        return self.files.parse(raw, member)
+
+    def position(self, members: list[Member]) -> None:
+        return self.files.position(members)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_second_try_goes_on_with_the_chunks_that_are_left(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    """Each chunk is read once over both tries, judged by the first one's time, and nothing stays."""
+    lines = [f"{row},2026-01-01T00:00:00Z,0,{row}\n" for row in range(2_000)]
+    (tmp_path / "rows.csv").write_text("id,at,low,high\n" + "".join(lines) + "x,,,\n")
+    log = tmp_path / "log"
+    files = CsvFiles(paths=(str(tmp_path / "rows.csv"),), chunk_bytes=8_000)
+    chunks = len(files.readers(files.plan()[0]))
+
+    source = Counted(files=files, log=str(log))
+    (tmp_path / "fails").write_text(str(chunks - 1))
+
+    with pytest.raises(Unavailable, match="the disk is gone"):
+        ingest(source, CONTRACT, catalog, run_id="run", now=NOW)
+    first = log.read_text().split()
+    (tmp_path / "fails").unlink()
+    report = ingest(source, CONTRACT, catalog, run_id="run", now=NOW.replace(hour=9))
+
+    assert len(first) > 0
+    assert sorted(map(int, log.read_text().split())) == list(range(chunks))
+    assert (report.rows_read, report.rows_written, report.rows_quarantined) == (2_001, 2_000, 1)
+    assert catalog.read("raw/orders")["high"].to_list() == [float(row) for row in range(2_000)]
+    folder = Path(catalog.root) / "raw/orders"
+    named = {path for entry in catalog.history("raw/orders") for path in entry.added}
+    assert {path.name for path in folder.iterdir() if path.is_file()} == named
+    assert list((folder / "_heliostat/blocks").iterdir()) == []
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_second_try_on_another_file_starts_anew(tmp_path: Path, catalog: Catalog) -> None:
+    """What the first one left would be rows of a file that is no more."""
+    path = tmp_path / "rows.csv"
+    lines = [f"{row},2026-01-01T00:00:00Z,0,1\n" for row in range(2_000)]
+    path.write_text("id,at,low,high\n" + "".join(lines))
+    log = tmp_path / "log"
+    files = CsvFiles(paths=(str(path),), chunk_bytes=8_000)
+    source = Counted(files=files, log=str(log))
+    (tmp_path / "fails").write_text(str(len(files.readers(files.plan()[0])) - 1))
+    with pytest.raises(Unavailable):
+        ingest(source, CONTRACT, catalog, run_id="run", now=NOW)
+    (tmp_path / "fails").unlink()
+    path.write_text(path.read_text().replace(",0,1\n", ",0,2\n"))
+
+    ingest(source, CONTRACT, catalog, run_id="run", now=NOW)
+
+    assert set(catalog.read("raw/orders")["high"]) == {2.0}

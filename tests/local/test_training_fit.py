@@ -14,7 +14,8 @@ from heliostat.errors import ConfigError
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.registry.tracking import Tracking
-from heliostat.training import export
+from heliostat.training import export, models
+from heliostat.training.compute import Compute
 from heliostat.training.evaluate import evaluate
 from heliostat.training.fit import fit
 from heliostat.training.recipe import TrainRecipe, Validation
@@ -93,6 +94,62 @@ def test_a_lost_worker_changes_no_weight_and_no_metric(
     )
     assert measured.metrics["auc"] > 0.75
     assert measured.metrics["log_loss"] < 0.9 * measured.metrics["base_rate_log_loss"]
+
+
+@pytest.mark.proof
+def test_one_and_two_workers_learn_the_same_whole_or_split(
+    ray_session: Any, tmp_path: Path
+) -> None:
+    """The same global batch gives the same losses: alone, with DDP, and with FSDP."""
+    plain = dataclasses.replace(
+        RECIPE,
+        model=models.tabular,
+        params={"hidden": 16, "blocks": 1, "dropout": 0.0},
+        unknown_ratio=0.0,
+        epochs=2,
+    )
+    found = {}
+    for name, num_workers, strategy in (("one", 1, "ddp"), ("ddp", 2, "ddp"), ("fsdp", 2, "fsdp")):
+        recipe = dataclasses.replace(
+            plain, num_workers=num_workers, compute=Compute(strategy=strategy)
+        )
+        found[name] = fit(recipe, _rows(), tracking=None, run_id=name, storage_path=tmp_path).epochs
+
+    for name in ("ddp", "fsdp"):
+        for alone, together in zip(found["one"], found[name], strict=True):
+            assert dict(together) == pytest.approx(dict(alone), rel=1e-5)
+
+
+@pytest.mark.proof
+def test_a_stream_feeds_every_row_and_learns(ray_session: Any, tmp_path: Path) -> None:
+    """Ray Data reads with the CPU that the workers leave; 3,599 rows go to two workers."""
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=training_models.counting,
+        params={"folder": str(tmp_path)},
+        feed="stream",
+        epochs=2,
+        compute=Compute(cpus_per_worker=0.5),
+    )
+    rows = _rows().head(3999)
+    found = fit(recipe, rows, tracking=None, run_id="stream", storage_path=tmp_path)
+
+    assert found.num_train == 3600 - (400 - found.num_validation)
+    seen = [int(path.read_text()) for path in tmp_path.glob("rows-*")]
+    padding = -found.num_train % 2
+    assert sum(seen) == 2 * (found.num_train + padding)
+    assert found.epochs[1]["train_loss"] < found.epochs[0]["train_loss"]
+
+
+def test_a_stream_that_no_cpu_could_read_is_refused(ray_session: Any, tmp_path: Path) -> None:
+    """Instead of waiting for ever."""
+    recipe = dataclasses.replace(RECIPE, feed="stream")
+
+    with pytest.raises(ConfigError) as error:
+        fit(recipe, _rows(), tracking=None, run_id="r", storage_path=tmp_path)
+    assert str(error.value) == (
+        "train.compute.cpus_per_worker = 1.0: must leave a CPU for reading; 2 workers take 2 of 2"
+    )
 
 
 def test_an_error_of_ours_in_a_worker_reaches_the_driver_as_itself(

@@ -33,6 +33,44 @@ def fragile(inputs: Sequence[ModelInput], *, marker: str = "", fatal_step: int =
     return network
 
 
+def counting(inputs: Sequence[ModelInput], *, folder: str) -> Any:
+    """The usual network; each process writes how many rows it learned from."""
+    network = models.tabular(inputs, hidden=16, blocks=1)
+    rows = 0
+
+    def count(module: Any, arguments: Any) -> None:
+        nonlocal rows
+        if module.training:
+            rows += len(arguments[0])
+            Path(folder, f"rows-{os.getpid()}").write_text(str(rows), encoding="utf-8")
+
+    network.register_forward_pre_hook(count)
+    return network
+
+
+def broken(inputs: Sequence[ModelInput]) -> Any:
+    """The usual network, which raises in the second worker's twentieth step."""
+    import torch.distributed
+
+    network = models.tabular(inputs, hidden=16, blocks=1)
+    steps = 0
+
+    def count(module: Any, arguments: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 20 and torch.distributed.get_rank() == 1:
+            raise ValueError("broken in the second worker")
+
+    network.register_forward_pre_hook(count)
+    return network
+
+
+def known(inputs: Sequence[ModelInput], *, folder: str, **params: Any) -> Any:
+    """The usual network; its process leaves its id, so that it can be killed."""
+    Path(folder, f"worker-{os.getpid()}").touch()
+    return models.tabular(inputs, **params)
+
+
 def impossible(inputs: Sequence[ModelInput], **params: Any) -> Any:
     """A factory that refuses its parameters."""
     raise ConfigError("train.params", params, "must be empty", breaks=Path(__file__).stem)

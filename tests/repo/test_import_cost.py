@@ -14,8 +14,20 @@ from tests.repo import tree
 HEAVY = ("ray", "torch", "mlflow", "feast", "pandas")
 
 MAY_LOAD: dict[str, tuple[set[str], str]] = {
+    "heliostat.features.feast_files": (
+        {"feast", "pandas", "torch"},
+        "used by the next one only",
+    ),
+    "heliostat.features.feast_offline": (
+        {"feast", "pandas", "torch"},
+        "subclasses Feast's own OfflineStore; Feast imports it",
+    ),
     "heliostat.data.chunk_source": ({"ray", "pandas"}, "subclasses Ray Data's own Datasource"),
     "heliostat.training.network": ({"torch"}, "torch modules: made by workers and the exporter"),
+    "heliostat.training.state": ({"torch"}, "weights and optimizer: only in workers"),
+    "heliostat.training.feed": ({"torch"}, "rows as tensors: only in workers"),
+    "heliostat.training.session": ({"torch"}, "one worker's side of a training"),
+    "heliostat.training.loop": ({"torch"}, "the loop of one worker"),
     "heliostat.training.worker": ({"ray", "torch", "pandas"}, "runs inside Ray Train's workers"),
 }
 """Modules that may load something heavy when imported, with what and why."""

@@ -95,7 +95,7 @@ def test_the_check_itself_finds_faults(tmp_path, monkeypatch):
     assert faults_of(planted) == [
         "heliostat.stats.planted:1 imports mlflow: mlflow belongs to registry",
         "heliostat.stats.planted:2 imports heliostat.store: layer 2 is not below 2",
-        "heliostat.stats.planted:3 imports heliostat.cli.main: layer 12 is not below 2",
+        "heliostat.stats.planted:3 imports heliostat.cli.main: layer 13 is not below 2",
     ]
 
 

@@ -12,6 +12,7 @@ import yaml
 from heliostat.clusters import document
 from heliostat.clusters.checks import (
     cluster_rules,
+    encryption,
     kueue_rules,
     object_rules,
     operator_rules,
@@ -45,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     serve_rules.start_parameters,
     pod_rules.pods,
     cluster_rules.clusters,
+    encryption.volumes,
     references.budgets,
     references.names,
     references.monitors,
@@ -101,6 +103,9 @@ def check_paths(paths: Sequence[Path], options: Options) -> Report:
         read, faults = document.read_file(path, shown)
         documents += read
         findings += faults
+    for path in paths:
+        if (path / "recipe.json").is_file():
+            findings += encryption.recipe(path / "recipe.json", "recipe.json")
     gates = _gates(paths)
     report = check_documents(documents, options, gates=gates)
     return Report(

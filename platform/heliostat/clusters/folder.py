@@ -56,12 +56,20 @@ def diff(files: Mapping[str, str], out: Path) -> str:
 
 def examples(out: Path) -> list[str]:
     """Name each place that still holds a value of the examples."""
-    found = []
-    for path in sorted(out.rglob("*.yaml")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.lstrip().startswith("#") and _EXAMPLE.search(line):
-                found.append(f"{path.relative_to(out)}:{number}: {line.strip()[:100]}")
-    return found
+    return [
+        f"{path.relative_to(out)}:{number}: {line}"
+        for path in sorted(out.rglob("*.yaml"))
+        for number, line in examples_in(path.read_text(encoding="utf-8"))
+    ]
+
+
+def examples_in(text: str) -> list[tuple[int, str]]:
+    """Give number and text of each line that still holds a value of the examples."""
+    return [
+        (number, line.strip()[:100])
+        for number, line in enumerate(text.splitlines(), 1)
+        if not line.lstrip().startswith("#") and _EXAMPLE.search(line)
+    ]
 
 
 def kubectl_apply(folder: Path, *, context: str, dry_run: bool) -> int:

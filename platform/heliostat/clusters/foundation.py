@@ -126,12 +126,22 @@ def quotas(recipe: ClusterRecipe) -> list[dict[str, Any]]:
 
 
 def volumes(recipe: ClusterRecipe) -> list[dict[str, Any]]:
-    """The class of encrypted volumes, where the target lets us render one."""
+    """The class of encrypted volumes, where the target lets us render one, and the shared volume."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata(recipe, pods.shared_claim(recipe), recipe.namespace),
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": recipe.storage.shared_class,
+            "resources": {"requests": {"storage": f"{recipe.storage.shared_gib}Gi"}},
+        },
+    }
     found = targets.storage_class(recipe)
     if found is None:
-        return []
+        return [claim]
     found["metadata"]["labels"] = part_of(recipe)
-    return [found]
+    return [found, claim]
 
 
 def image_pull(recipe: ClusterRecipe) -> list[dict[str, Any]]:

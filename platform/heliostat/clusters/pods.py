@@ -125,7 +125,7 @@ def _pod(
         "image": recipe.images.pinned(image),
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
-        "env": _environment(recipe, drain_s),
+        "env": _environment(recipe, drain_s, role),
         "resources": {"requests": dict(resources), "limits": dict(resources)},
         "securityContext": dict(CONTAINER_SECURITY),
         "volumeMounts": [
@@ -147,7 +147,10 @@ def _pod(
                 {"name": "tmp", "emptyDir": {"sizeLimit": "5Gi"}},
                 {"name": "ray", "emptyDir": {"sizeLimit": "5Gi"}},
                 {"name": "home", "emptyDir": {"sizeLimit": "5Gi"}},
-                {"name": "data", "emptyDir": {"sizeLimit": "5Gi"}},
+                {
+                    "name": "data",
+                    "persistentVolumeClaim": {"claimName": shared_claim(recipe)},
+                },
                 {"name": "spill", "emptyDir": {"sizeLimit": f"{size.spill_gib}Gi"}},
                 {"name": "logs-config", "configMap": {"name": f"{recipe.name}-fluent-bit"}},
             ],
@@ -155,7 +158,22 @@ def _pod(
     }
 
 
-def _environment(recipe: ClusterRecipe, drain_s: int) -> list[dict[str, Any]]:
+def shared_claim(recipe: ClusterRecipe) -> str:
+    """Name of the claim behind `DATA_PATH`: packages, keys, tables and state of all Pods."""
+    return f"{recipe.name}-shared"
+
+
+def gateway_url(recipe: ClusterRecipe) -> str:
+    """Where jobs reach the gateway and the controller: the operator's Service of the RayService."""
+    return f"http://{recipe.name}-serve-serve-svc.{recipe.namespace}.svc.cluster.local:8000"
+
+
+def control_secret(recipe: ClusterRecipe) -> str:
+    """Name of the Secret with the key by which jobs speak to the controller."""
+    return f"{recipe.name}-control-key"
+
+
+def _environment(recipe: ClusterRecipe, drain_s: int, role: str) -> list[dict[str, Any]]:
     platform = recipe.platform_namespace
     values = {
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(drain_s),
@@ -168,7 +186,8 @@ def _environment(recipe: ClusterRecipe, drain_s: int) -> list[dict[str, Any]]:
         "FEAST_USAGE": "False",
         "HELIOSTAT_HOME": DATA_PATH,
         "HELIOSTAT_BUCKET": recipe.storage.bucket,
-        "HELIOSTAT_ENDPOINT": "http://127.0.0.1:8000",
+        "HELIOSTAT_ENDPOINT": gateway_url(recipe),
+        "HELIOSTAT_DASHBOARD": "http://127.0.0.1:8265",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": "/opt/heliostat/haproxy",
@@ -185,6 +204,9 @@ def _environment(recipe: ClusterRecipe, drain_s: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": key, "value": item} for key, item in values.items()]
     secret = {"name": f"{recipe.name}-online-store", "key": "password"}
     found.append({"name": "HELIOSTAT_REDIS_PASSWORD", "valueFrom": {"secretKeyRef": secret}})
+    if role != "serve":
+        key = {"name": control_secret(recipe), "key": "api_key"}
+        found.append({"name": "HELIOSTAT_API_KEY", "valueFrom": {"secretKeyRef": key}})
     return found
 
 

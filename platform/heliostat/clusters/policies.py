@@ -82,17 +82,26 @@ def _ray(recipe: ClusterRecipe) -> list[dict[str, Any]]:
         prometheus = _in_namespace(network.monitoring_namespace)
         metrics = {"from": [prometheus], "ports": _tcp(*METRICS_PORTS)}
         egress = [{"to": [_pods(selector)]}, *_outward(recipe)]
+        if role != "serve":
+            egress.append({"to": [_pods(_serving(recipe))], "ports": _tcp(8000)})
         found.append(
             _policy(recipe, f"ray-{role}", recipe.namespace, selector,
                     ingress=[own, metrics], egress=egress)
         )  # fmt: skip
-    serving = {**part_of(recipe), "heliostat.io/role": "serve", "heliostat.io/node": "worker"}
     gateway = {"from": [_in_namespace(network.gateway_namespace)], "ports": _tcp(8000)}
     operator = {"from": [_in_namespace(network.operator_namespace)], "ports": _tcp(8000)}
+    # Jobs deploy versions and send their canaries through the gateway, with a key.
+    jobs = {"from": [_pods({**part_of(recipe), "heliostat.io/role": role})
+                     for role in RAY_ROLES if role != "serve"], "ports": _tcp(8000)}  # fmt: skip
     found.append(
-        _policy(recipe, "ray-serve-clients", recipe.namespace, serving, ingress=[gateway, operator])
-    )
+        _policy(recipe, "ray-serve-clients", recipe.namespace, _serving(recipe),
+                ingress=[gateway, operator, jobs])
+    )  # fmt: skip
     return found
+
+
+def _serving(recipe: ClusterRecipe) -> dict[str, str]:
+    return {**part_of(recipe), "heliostat.io/role": "serve", "heliostat.io/node": "worker"}
 
 
 def _outward(recipe: ClusterRecipe) -> list[dict[str, Any]]:
@@ -134,7 +143,6 @@ def _heads(recipe: ClusterRecipe) -> list[dict[str, Any]]:
 
 def _platform(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     platform, ray = recipe.platform_namespace, recipe.namespace
-    monitoring = recipe.network.monitoring_namespace
     ray_pods = _in_namespace(ray, part_of(recipe))
     heads = _in_namespace(ray, {**part_of(recipe), "heliostat.io/node": "head"})
     store = {"to": [{"ipBlock": {"cidr": recipe.network.store_cidr}}], "ports": _tcp(443)}
@@ -145,10 +153,9 @@ def _platform(recipe: ClusterRecipe) -> list[dict[str, Any]]:
         "from": [{"podSelector": {"matchLabels": {"app": "mlflow"}}}],
         "ports": _tcp(5432),
     }
-    scrape = {"from": [_in_namespace(monitoring)], "ports": _tcp(5000)}
     found = [
         _policy(recipe, "mlflow", platform, {"app": "mlflow"},
-                ingress=[{"from": [ray_pods], "ports": _tcp(5000)}, scrape],
+                ingress=[{"from": [ray_pods], "ports": _tcp(5000)}],
                 egress=[database, store]),
         _policy(recipe, "redis-online", platform, {"app": "redis-online"},
                 ingress=[{"from": [ray_pods], "ports": _tcp(6379)}]),

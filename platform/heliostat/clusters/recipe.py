@@ -139,11 +139,18 @@ class Storage:
     volume_class: str = "heliostat-encrypted"
     """Class of persistent volumes; rendered for the clouds, yours on premises."""
 
+    shared_class: str = "heliostat-shared"
+    """Class whose volumes many Pods write at once (ReadWriteMany), encrypted with your key; yours:
+    it names a file system that only you know. What all Pods of the platform share lies on it."""
+
+    shared_gib: int = 200
+
     def __post_init__(self) -> None:
         require(
             bool(re.match(r"^(s3|gs|abfss)://[^/]+", self.bucket)),
             "storage.bucket", self.bucket, "must begin with s3://, gs:// or abfss://",
         )  # fmt: skip
+        require(self.shared_gib > 0, "storage.shared_gib", self.shared_gib, "must be above 0")
         require(
             bool(self.customer_key), "storage.customer_key", self.customer_key, "must be set",
             breaks="buckets, volumes and databases are encrypted with a key of the customer's own",

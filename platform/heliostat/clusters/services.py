@@ -94,7 +94,6 @@ def mlflow(recipe: ClusterRecipe) -> list[dict[str, Any]]:
         f"postgresql://heliostat:$(POSTGRES_PASSWORD)@{host}:5432/mlflow",
         "--artifacts-destination", f"{recipe.storage.bucket}/mlflow",
         "--allowed-hosts", ",".join(hosts),
-        "--expose-prometheus", "/metrics-data",
     ]  # fmt: skip
     secret = {"name": f"{recipe.name}-postgres", "key": "password"}
     probe = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
@@ -119,7 +118,6 @@ def mlflow(recipe: ClusterRecipe) -> list[dict[str, Any]]:
         "securityContext": dict(pods.CONTAINER_SECURITY),
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
-            {"name": "metrics", "mountPath": "/metrics-data"},
         ],
     }
     deployment = {
@@ -139,7 +137,6 @@ def mlflow(recipe: ClusterRecipe) -> list[dict[str, Any]]:
                     "containers": [container],
                     "volumes": [
                         {"name": "tmp", "emptyDir": {"sizeLimit": "2Gi"}},
-                        {"name": "metrics", "emptyDir": {"sizeLimit": "1Gi"}},
                     ],
                 },
             },
@@ -168,6 +165,7 @@ def external_secrets(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     """Secrets out of the store that the team runs; their values are never in these files."""
     wanted = {
         (recipe.namespace, ray_objects.token_secret(recipe)): "auth_token",
+        (recipe.namespace, pods.control_secret(recipe)): "api_key",
         (recipe.namespace, f"{recipe.name}-redis-gcs"): "password",
         (recipe.namespace, f"{recipe.name}-online-store"): "password",
         (recipe.platform_namespace, f"{recipe.name}-redis-gcs"): "password",

@@ -66,7 +66,26 @@ def helm_values(recipe: ClusterRecipe) -> dict[str, dict[str, Any]]:
         },
         "loki": {
             "deploymentMode": "SingleBinary",
-            "loki": {"auth_enabled": False, "commonConfig": {"replication_factor": 1}},
+            "loki": {
+                "auth_enabled": False,
+                "commonConfig": {"replication_factor": 1},
+                "storage": {"type": "filesystem"},
+                "schemaConfig": {
+                    "configs": [
+                        {
+                            "from": "2024-04-01",
+                            "store": "tsdb",
+                            "object_store": "filesystem",
+                            "schema": "v13",
+                            "index": {"prefix": "loki_index_", "period": "24h"},
+                        }
+                    ]
+                },
+            },
+            # Else the chart refuses: it starts these beside the single binary.
+            "read": {"replicas": 0},
+            "write": {"replicas": 0},
+            "backend": {"replicas": 0},
             "singleBinary": {
                 "replicas": 1,
                 "persistence": {"storageClass": recipe.storage.volume_class, "size": "100Gi"},

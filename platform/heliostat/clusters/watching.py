@@ -11,7 +11,7 @@ _RUNBOOK = "platform/docs/clusters/overview.md"
 
 
 def monitors(recipe: ClusterRecipe) -> list[dict[str, Any]]:
-    """PodMonitors of heads and workers, a ServiceMonitor of MLflow."""
+    """PodMonitors of heads and workers."""
     namespaces = {"matchNames": [recipe.namespace]}
     relabel = [
         {"sourceLabels": [f"__meta_kubernetes_pod_label_{label}"], "targetLabel": target}
@@ -37,17 +37,6 @@ def monitors(recipe: ClusterRecipe) -> list[dict[str, Any]]:
                 },
             }
         )
-    found.append(
-        {
-            "apiVersion": "monitoring.coreos.com/v1",
-            "kind": "ServiceMonitor",
-            "metadata": metadata(recipe, "mlflow", recipe.platform_namespace),
-            "spec": {
-                "selector": {"matchLabels": {"app": "mlflow"}},
-                "endpoints": [{"port": "http", "path": "/metrics", "interval": "30s"}],
-            },
-        }
-    )
     return found
 
 

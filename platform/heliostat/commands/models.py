@@ -225,3 +225,29 @@ def _summary(model: str, version: str) -> VersionSummary:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+@model_app.command("pack")
+def model_pack(
+    model: Model,
+    version: Version,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the tar file.")],
+) -> None:
+    """Write a version's signed package as one file, for another platform to receive."""
+    from heliostat.registry import transfer
+
+    _, registry = _registry()
+    digest = transfer.pack(registry.get(model, _number(registry, model, version)), registry, out)
+    typer.echo(f"{out}: {digest}")
+
+
+@model_app.command("receive")
+def model_receive(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="Of `heliostat model pack`.")],
+) -> None:
+    """Verify a package that arrived with the keys trusted here, and register it."""
+    from heliostat.registry import transfer
+
+    _, registry = _registry()
+    found = transfer.receive(archive, registry)
+    typer.echo(f"{found.model} version {found.version}: {found.digest}")

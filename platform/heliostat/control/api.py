@@ -321,7 +321,7 @@ class ControlApp:
         try:
             labels = [(item["request_id"], float(item["label"])) for item in raw]
         except (TypeError, KeyError, ValueError) as error:
-            rule = 'must be a list of {"request_id": text, "label": 0 or 1}'
+            rule = 'must be a list of {"request_id": text, "label": number}'
             raise Refused(400, f"labels: {rule}; {error!r}") from error
         return 200, {"received": len(labels), "joined": self._controller.label(labels)}
 

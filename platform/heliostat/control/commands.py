@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from heliostat.config import require_name
 from heliostat.control.controller import Controller, stream
@@ -167,7 +167,7 @@ def start(
     if plan.comparison is not None:
         _require_reported(controller, model, plan.comparison.metric)
     rate = controller.rates.per_s(model, controller.clock())
-    rollout_id = f"{model}-{state.version + 1}"
+    rollout_id = next_id(model, state.rollouts)
     payload = {
         "rollout_id": rollout_id,
         "plan": plan.to_dict(),
@@ -230,11 +230,11 @@ def abort(
         controller.record(
             rollout.plan.model,
             "rollout.abort_requested",
-            {"rollout_id": rollout_id, "because": because},
+            {"rollout_id": rollout.rollout_id, "because": because},
             idempotency_key=key,
             by=by,
         )
-    return find(controller, rollout_id)
+    return find(controller, rollout.rollout_id)
 
 
 def tell(
@@ -258,11 +258,11 @@ def tell(
     """
     rollout = find(controller, rollout_id)
     if rollout.outcome is not None:
-        raise Busy("rollout", rollout_id, f"must not have ended; it was {rollout.outcome}")
+        raise Busy("rollout", rollout.rollout_id, f"must not have ended; it was {rollout.outcome}")
     more: dict[str, object] = {}
     if what == "approve":
         if rollout.reached_step is None:
-            raise Busy("rollout", rollout_id, "must have reached a step")
+            raise Busy("rollout", rollout.rollout_id, "must have reached a step")
         more["step"] = rollout.reached_step
         done = rollout.reached_step in rollout.approved
     else:
@@ -279,11 +279,11 @@ def tell(
         controller.record(
             rollout.plan.model,
             f"rollout.{kinds[what]}",
-            {"rollout_id": rollout_id, "because": because, **more},
+            {"rollout_id": rollout.rollout_id, "because": because, **more},
             idempotency_key=key,
             by=by,
         )
-    return find(controller, rollout_id)
+    return find(controller, rollout.rollout_id)
 
 
 def freeze(
@@ -306,8 +306,19 @@ def freeze(
     return controller.state(model).frozen
 
 
+def next_id(model: str, taken: Collection[str]) -> str:
+    """Return the id of a model's next rollout, given those it had.
+
+    >>> next_id("churn", ())
+    'churn-1'
+    >>> next_id("churn", ["churn-1", "churn-7"])
+    'churn-8'
+    """
+    return f"{model}-{max((int(i.rpartition('-')[2]) for i in taken), default=0) + 1}"
+
+
 def find(controller: Controller, rollout_id: str) -> RolloutState:
-    """Return a rollout by its id.
+    """Return a rollout by its id, or a model's newest one by the model's name.
 
     Raises:
         NotFound: There is no such rollout.
@@ -317,4 +328,12 @@ def find(controller: Controller, rollout_id: str) -> RolloutState:
         rollout = controller.state(model).rollouts.get(rollout_id)
         if rollout is not None:
             return rollout
-    raise NotFound("rollout", rollout_id, "must be the id of a rollout; GET /v1/rollouts lists all")
+    if rollout_id in controller.models():
+        rollouts = list(controller.state(rollout_id).rollouts.values())
+        if rollouts:
+            return rollouts[-1]
+    raise NotFound(
+        "rollout",
+        rollout_id,
+        "must be the id of a rollout, or a model that had one; GET /v1/rollouts lists all",
+    )

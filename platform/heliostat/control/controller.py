@@ -258,6 +258,7 @@ class Controller:
                 candidate=rollout.plan.candidate,
                 twin=rollout.plan.twin,
                 baking=rollout.bake_epoch is not None,
+                loss="log_loss" if rollout.plan.loss is None else rollout.plan.loss.of,
                 earlier=rollout.evidence,
             )
         return known

@@ -74,19 +74,20 @@ def details(controller: Controller, rollout: RolloutState) -> dict[str, Any]:
     if decision is not None and rollout.outcome is None:
         waiting_for = decision.because
         verdicts = [verdict.to_dict() for verdict in decision.verdicts]
+    loss = "log_loss" if rollout.plan.loss is None else rollout.plan.loss.of
     return {
         **summary(rollout),
         "waiting_for": waiting_for,
         "epoch": rollout.step_epoch,
         "gates": verdicts,
         "variants": {
-            "stable": _variant(rollout.stable, evidence.stable, evidence.stable_loss),
+            "stable": _variant(rollout.stable, evidence.stable, loss, evidence.stable_loss),
             "candidate": _variant(
-                rollout.plan.candidate, evidence.candidate, evidence.candidate_loss
+                rollout.plan.candidate, evidence.candidate, loss, evidence.candidate_loss
             ),
         },
         "labelled_pairs": evidence.loss_difference.count,
-        "log_loss_difference": _mean(evidence.loss_difference),
+        f"{loss}_difference": _mean(evidence.loss_difference),
         "evidence": _freshness(evidence, now),
         "plan": rollout.plan.to_dict(),
         "kind": rollout.plan.kind,
@@ -150,7 +151,7 @@ def _weights(rollout: RolloutState) -> dict[str, float]:
     return {rollout.stable: round(1 - share, 6), rollout.plan.candidate: share}
 
 
-def _variant(version: str, tally: Tally, loss: Moments) -> dict[str, Any]:
+def _variant(version: str, tally: Tally, loss: str, mean: Moments) -> dict[str, Any]:
     def quantile(level: float) -> float | None:
         value = quantiles.estimate(tally.latency, LATENCY_EDGES_MS, level)
         return None if value is None or math.isinf(value) else round(value, 3)
@@ -161,7 +162,7 @@ def _variant(version: str, tally: Tally, loss: Moments) -> dict[str, Any]:
         "errors": tally.errors,
         "error_ratio": tally.errors / tally.requests if tally.requests else None,
         "latency_ms": {"p50": quantile(0.5), "p95": quantile(0.95), "p99": quantile(0.99)},
-        "log_loss": _mean(loss),
+        loss: _mean(mean),
     }
 
 

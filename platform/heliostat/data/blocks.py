@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,15 +13,23 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from heliostat.data import block_records
+from heliostat.data.block_records import Block, RefusedRow
 from heliostat.data.checks import check
 from heliostat.data.contract import Contract
-from heliostat.data.profile import Profile, profile
+from heliostat.data.profile import profile
 from heliostat.data.rows import LINE, Member, Source
-from heliostat.data.staging import StagedFile
 from heliostat.data.tables import Catalog
+from heliostat.errors import HeliostatError
 
 MAX_CHUNKS_PER_FILE = 10**6
 """Chunks are numbered through all files of a source by file * this + chunk."""
+
+RECORDS = "_heliostat/blocks"
+"""Folder, below the table's, of what has become of each chunk, for a try after a kill."""
+
+SPOOL = "_heliostat/spool"
+"""The same, of chunks that could not be read the same way again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,72 +44,50 @@ class Work:
     now: datetime
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefusedRow:
-    """A row for quarantine; `line` counts from 0 within the chunk."""
-
-    line: int
-    kind: str
-    reason: str
-    raw: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
-    """What became of one chunk; the good rows are in the staged file."""
-
-    file: int
-    number: int
-    num_lines: int
-    num_rows: int
-    refused: tuple[RefusedRow, ...]
-    staged: tuple[StagedFile, ...]
-    """One file, or one per partition; none if no row is good."""
-    profile: Profile
-    """What the good rows hold."""
-    key_hashes: NDArray[np.uint64]
-    """128 bits of hash of each good row's keys, shape (N, 2); N = 0 without keys."""
-    key_lines: NDArray[np.int64]
-    """The lines they are on, shape (N,)."""
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """File and chunk: where the block's rows come in the table."""
-        return self.file, self.number
-
-
 def check_chunk(batch: pa.Table, work: Work) -> pa.Table:
     """Check chunks as the source reads them and stage their good rows."""
-    return _pack(
-        _check(
-            _kept(row["raw"], row["file"], row["number"], work),
-            row["file"],
-            row["number"],
-            (),
-            work,
-        )
-        for row in batch.to_pylist()
-    )
+
+    def block(row: dict[str, Any]) -> Block:
+        if row["failed"] is not None:
+            raise pickle.loads(row["failed"])  # noqa: S301 - packed by our own task in this run
+        raw = _kept(row["raw"], row["file"], row["number"], work)
+        return _check(raw, row["file"], row["number"], (), work)
+
+    return _pack(batch, block)
+
+
+def check_place(batch: pa.Table, work: Work) -> pa.Table:
+    """Read the chunks at some places, check them and stage their good rows."""
+
+    def block(row: dict[str, Any]) -> Block:
+        raw = _again(row["file"], row["number"], work)
+        return _recorded(_check(raw, row["file"], row["number"], (), work), work)
+
+    return _pack(batch, block)
 
 
 def check_chunk_again(batch: pa.Table, work: Work) -> pa.Table:
     """Read chunks again and stage them without the lines that repeat an earlier row's key."""
-    return _pack(
-        _check(
-            _again(row["file"], row["number"], work),
-            row["file"],
-            row["number"],
-            tuple(row["lines"]),
-            work,
-        )
-        for row in batch.to_pylist()
-    )
+
+    def block(row: dict[str, Any]) -> Block:
+        raw = _again(row["file"], row["number"], work)
+        return _check(raw, row["file"], row["number"], tuple(row["lines"]), work)
+
+    return _pack(batch, block)
 
 
 def unpack(batch: pa.Table) -> Iterator[Block]:
-    """Read the blocks that a task answered with."""
-    for packed in batch["block"].to_pylist():
-        yield pickle.loads(packed)  # noqa: S301 - packed by our own task in this run
+    """Read the blocks that a task answered with.
+
+    Raises:
+        HeliostatError: What the task met.
+    """
+    for packed, failed in zip(batch["block"].to_pylist(), batch["failed"].to_pylist(), strict=True):
+        if failed is not None:
+            raise pickle.loads(failed)  # noqa: S301 - packed by our own task in this run
+        block = block_records.unpack(packed)
+        assert block is not None, "Ray hands over what a task answered whole"
+        yield block
 
 
 def later_duplicates(blocks: list[Block]) -> dict[tuple[int, int], list[int]]:
@@ -133,22 +119,26 @@ def later_duplicates(blocks: list[Block]) -> dict[tuple[int, int], list[int]]:
     return found
 
 
-def spool(work: Work) -> str:
-    """Folder, below the table's, of chunks that could not be read the same way again."""
-    return f"_heliostat/spool-{work.run_id}"
+def _recorded(block: Block, work: Work) -> Block:
+    """Leave the block for a next try; that one looks whether it is whole."""
+    if work.source.repeatable:
+        folder = work.catalog.storage(work.contract.table)
+        name = f"{RECORDS}/{block.file}-{block.number}.{work.run_id}"
+        folder.write_unsynced(name, block_records.pack(block))
+    return block
 
 
 def _kept(raw: bytes, file: int, number: int, work: Work) -> bytes:
     if not work.source.repeatable and work.contract.keys:
-        folder = work.catalog._folder(work.contract.table)
-        folder.write(f"{spool(work)}/{file}-{number}", raw)
+        folder = work.catalog.storage(work.contract.table)
+        folder.write(f"{SPOOL}/{file}-{number}.{work.run_id}", raw)
     return raw
 
 
 def _again(file: int, number: int, work: Work) -> bytes:
     if work.source.repeatable:
         return work.source.read_chunk(work.members[file], number)
-    raw = work.catalog._folder(work.contract.table).read(f"{spool(work)}/{file}-{number}")
+    raw = work.catalog.storage(work.contract.table).read(f"{SPOOL}/{file}-{number}.{work.run_id}")
     assert raw is not None, "a chunk of this run is in its spool until the run has committed"
     return raw
 
@@ -179,6 +169,7 @@ def _check(raw: bytes, file: int, number: int, repeated: tuple[int, ...], work: 
     return Block(
         file=file,
         number=number,
+        num_bytes=len(raw),
         num_lines=chunk.num_lines,
         num_rows=chunk.num_rows,
         refused=tuple(
@@ -201,6 +192,17 @@ def _hash(rows: pl.DataFrame, keys: tuple[str, ...]) -> NDArray[np.uint64]:
     return hashes.to_numpy()
 
 
-def _pack(blocks: Iterator[Block]) -> pa.Table:
-    packed: list[Any] = [pickle.dumps(block) for block in blocks]
-    return pa.table({"block": pa.array(packed, pa.large_binary())})
+def _pack(batch: pa.Table, block: Callable[[dict[str, Any]], Block]) -> pa.Table:
+    """Answer with blocks, or with the error on purpose: Ray would hand over another in its place."""
+    packed: list[bytes | None] = []
+    failed: list[bytes | None] = []
+    for row in batch.to_pylist():
+        try:
+            packed.append(block_records.pack(block(row)))
+            failed.append(None)
+        except HeliostatError as error:
+            packed.append(None)
+            failed.append(pickle.dumps(error))
+    return pa.table(
+        {"block": pa.array(packed, pa.large_binary()), "failed": pa.array(failed, pa.binary())}
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -12,19 +13,27 @@ from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
 from heliostat.data.rows import Member, Source
+from heliostat.errors import HeliostatError
 
-SCHEMA = pa.schema([("file", pa.int64()), ("number", pa.int64()), ("raw", pa.large_binary())])
-"""One row per chunk: the file's place in the plan, the chunk's number in it, and its lines."""
+SCHEMA = pa.schema(
+    [
+        ("file", pa.int64()),
+        ("number", pa.int64()),
+        ("raw", pa.large_binary()),
+        ("failed", pa.binary()),
+    ]
+)
+"""One row per chunk: the file's place in the plan, the chunk's number in it, and its lines; or
+the error that ended the reading."""
 
 
 def dataset(source: Source, members: Sequence[Member]) -> Dataset:
-    """Open the files as one row per chunk; nothing is read yet."""
-    archives = any(member.member is not None for member in members)
+    """Open members whose readers have many chunks, as one row per chunk; nothing is read yet."""
     opened: Dataset = read_datasource(
         _ChunkDatasource(source, members),
-        # An archive has one reader for many chunks. With the same resources Ray Data would
-        # fuse it with the work on its chunks into one task.
-        num_cpus=0.25 if archives else 1,
+        # With the same resources Ray Data would fuse the reader with the work on its chunks into
+        # one task, and only one core would work.
+        num_cpus=0.25,
     )
     return opened
 
@@ -61,12 +70,16 @@ class _ChunkDatasource(Datasource):
 
 
 def _read(source: Source, member: Member, file: int, first: int) -> Iterator[pa.Table]:
-    for number, raw in source.read_chunks(member, first):
-        yield pa.Table.from_arrays(
-            [
-                pa.array([file], pa.int64()),
-                pa.array([number], pa.int64()),
-                pa.array([raw], pa.large_binary()),
-            ],
-            schema=SCHEMA,
-        )
+    try:
+        for number, raw in source.read_chunks(member, first):
+            yield _row(file, number, raw, None)
+    except HeliostatError as error:
+        yield _row(file, first, None, pickle.dumps(error))
+
+
+def _row(file: int, number: int, raw: bytes | None, failed: bytes | None) -> pa.Table:
+    values = ([file], [number], [raw], [failed])
+    return pa.Table.from_arrays(
+        [pa.array(value, field.type) for value, field in zip(values, SCHEMA, strict=True)],
+        schema=SCHEMA,
+    )

@@ -54,6 +54,9 @@ class Change:
     details: Mapping[str, Any] = field(default_factory=dict)
     """Stored with the commit, besides what its writer gives."""
 
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """Delta application ids and the numbers they get, in the same commit; see `positions`."""
+
 
 def attempt(
     name: str,
@@ -85,7 +88,7 @@ def attempt(
     removes = [remove_action(file, changes_data=change.changes_data) for file in change.remove]
     if table is None:
         try:
-            _create(folder, change, adds, _properties(run_id, 0, details))
+            _create(folder, change, adds, _properties(run_id, 0, details, change.numbers))
         except (DeltaError, FileExistsError, OSError) as error:
             if open_table(folder) is None:
                 raise _failed(folder, error) from error
@@ -102,7 +105,7 @@ def attempt(
             "overwrite" if change.mode == "overwrite" else "append",
             change.columns,
             partition_by=list(table.metadata().partition_columns),
-            commit_properties=_properties(run_id, table.version() + 1, details),
+            commit_properties=_properties(run_id, table.version() + 1, details, change.numbers),
             post_commithook_properties=_hooks(),
         )
     except CommitFailedError:
@@ -152,13 +155,19 @@ def _require_partitions(name: str, table: DeltaTable, change: Change) -> None:
         require(come == have, f"table {name}.partition_by", come, f"must be the table's, {have}")
 
 
-def _properties(run_id: str, version: int, details: dict[str, Any]) -> Any:
+def _properties(
+    run_id: str, version: int, details: dict[str, Any], numbers: Mapping[str, int]
+) -> Any:
     from deltalake import CommitProperties, Transaction
 
     # The run's transaction holds the version that it makes, so that it is found without a search.
     return CommitProperties(
         custom_metadata={"heliostat": json.dumps({"run": run_id, **details})},
-        app_transactions=[Transaction(run_id, version), Transaction(SERIAL, version)],
+        app_transactions=[
+            Transaction(run_id, version),
+            Transaction(SERIAL, version),
+            *(Transaction(name, number) for name, number in numbers.items()),
+        ],
     )
 
 

@@ -74,6 +74,9 @@ def parse(
     """
     data = np.frombuffer(raw, dtype=np.uint8)
     lines = np.flatnonzero(data == 0x0A)
+    regular = _read_regular(raw, data, lines, header, delimiter, missing)
+    if regular is not None:
+        return regular
     ends = record_ends(data) if multiline else lines
     num_lines = len(lines) + (len(raw) > 0 and raw[-1] != 0x0A)
     # With an unclosed quote, a line end at the very end ends nothing.
@@ -114,6 +117,69 @@ def parse(
     )
 
 
+def _read_regular(
+    raw: bytes,
+    data: NDArray[np.uint8],
+    lines: NDArray[np.int64],
+    header: Sequence[str],
+    delimiter: str,
+    missing: Sequence[str],
+) -> Chunk | None:
+    """Read a chunk whose every line is plain and has all fields; None if one might not.
+
+    Nothing is looked up line by line: the delimiters of the chunk are as many as its lines need
+    together, and Polars refuses a line with too many, so no line can have too few.
+    """
+    num_lines = len(lines) + (len(raw) > 0 and raw[-1] != 0x0A)
+    delimiters = int(np.count_nonzero(data == ord(delimiter)))
+    if (
+        len(header) < 2
+        or delimiters != num_lines * (len(header) - 1)
+        or b'"' in raw
+        or b"\r" in raw
+        or not (raw.isascii() or _is_utf8(raw))
+    ):
+        return None
+    try:
+        rows = _read_lines(raw, header, delimiter, missing)
+    except pl.exceptions.PolarsError:
+        return None
+    if rows.shape != (num_lines, len(header)):
+        return None
+    ends = lines if num_lines == len(lines) else np.append(lines, len(raw))
+    return Chunk(
+        raw=raw,
+        starts=np.concatenate((np.zeros(1, dtype=np.int64), ends[:-1] + 1)),
+        ends=ends,
+        rows=rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(LINE)),
+        malformed=(),
+        num_rows=num_lines,
+        num_lines=num_lines,
+    )
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read_lines(
+    raw: bytes, header: Sequence[str], delimiter: str, missing: Sequence[str]
+) -> pl.DataFrame:
+    return pl.read_csv(
+        raw,
+        has_header=False,
+        schema=dict.fromkeys(header, pl.String()),
+        quote_char=None,
+        separator=delimiter,
+        null_values=[text for text in missing if text],
+        empty_string_is_null="" in missing,
+    )
+
+
 def _count_per_line(
     data: NDArray[np.uint8], byte: int, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
@@ -127,15 +193,9 @@ def _not_utf8(
     raw: bytes, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     broken = np.zeros(len(starts), dtype=np.bool_)
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        suspects = np.unique(np.searchsorted(ends, np.flatnonzero(data >= 0x80)))
-        for line in suspects:
-            try:
-                raw[starts[line] : ends[line]].decode("utf-8")
-            except UnicodeDecodeError:
-                broken[line] = True
+    if not _is_utf8(raw):
+        for line in np.unique(np.searchsorted(ends, np.flatnonzero(data >= 0x80))):
+            broken[line] = not _is_utf8(raw[starts[line] : ends[line]])
     return broken
 
 
@@ -160,16 +220,7 @@ def _read_plain(
     if len(lines) < len(plain):
         spans = np.diff(np.append(starts, len(data)))
         raw = data[np.repeat(plain, spans)].tobytes()
-    frame = pl.read_csv(
-        raw,
-        has_header=False,
-        new_columns=list(header),
-        infer_schema=False,
-        quote_char=None,
-        separator=delimiter,
-        null_values=[text for text in missing if text],
-        empty_string_is_null="" in missing,
-    )
+    frame = _read_lines(raw, header, delimiter, missing)
     if frame.height != len(lines) or frame.width != len(header):
         raise HeliostatError(
             f"csv: {len(lines)} lines became {frame.height} rows of {frame.width} fields"

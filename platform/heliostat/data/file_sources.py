@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from heliostat.config import require
 from heliostat.data import typed_rows
 from heliostat.data.rows import Member
-from heliostat.data.sources import lines_beginning_in
+from heliostat.data.sources import CHUNK_BYTES, lines_beginning_in
 from heliostat.data.typed_rows import JsonRows, TypedRows
 from heliostat.errors import ConfigError
 
@@ -25,6 +25,10 @@ class _Files:
     @property
     def repeatable(self) -> bool:
         """Files stay as they are while they are read."""
+        return True
+
+    def one_chunk_each(self, member: Member) -> bool:  # noqa: ARG002 - all files are alike
+        """Each reader has one."""
         return True
 
     def position(self, members: list[Member]) -> None:  # noqa: ARG002 - files are read whole
@@ -39,7 +43,7 @@ class JsonFiles(_Files):
     paths: tuple[str, ...]
     """Files, read in this order."""
 
-    chunk_bytes: int = 4 * 2**20
+    chunk_bytes: int = CHUNK_BYTES
     """How much text one task takes, in bytes."""
 
     def __post_init__(self) -> None:

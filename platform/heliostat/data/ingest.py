@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
-from heliostat.data import contract_changes, contract_report
-from heliostat.data.blocks import (
-    Block,
-    Work,
-    check_chunk,
-    check_chunk_again,
-    later_duplicates,
-    spool,
-    unpack,
-)
+from heliostat.data import block_runs, contract_changes, contract_report
+from heliostat.data.block_records import Block
+from heliostat.data.block_runs import Progress
+from heliostat.data.blocks import Work
 from heliostat.data.contract import Contract
 from heliostat.data.profile import Profile, judge, together
 from heliostat.data.rows import Member, Source
@@ -30,8 +22,6 @@ from heliostat.errors import GateRefused
 
 if TYPE_CHECKING:
     import polars as pl
-
-Progress = Callable[[int, int | None, str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +57,8 @@ def ingest(
     """Read, check and store a source on Ray Data; nothing is visible before all of it is.
 
     Safe to repeat after a kill at any moment with the same `run_id`: a finished ingest gives
-    its report again, an unfinished one is done again and leaves no trace of the first try.
+    its report again, an unfinished one goes on with the chunks that are left, where the source
+    can be read again and is as it was, and leaves no trace of the first try.
     Uniqueness is tested within this source, not against rows that ``append`` finds in the table.
 
     Args:
@@ -94,15 +85,13 @@ def ingest(
     ignored = tuple(
         dict.fromkeys(name for member in members for name in require_columns(member, wanted))
     )
-    work = Work(
-        source=source,
-        members=tuple(members),
-        contract=contract,
-        catalog=catalog,
-        run_id=run_id,
-        now=now,
-    )
-    blocks = _without_duplicates(_read_blocks(work, progress=progress), work)
+    work = block_runs.begun(
+        Work(
+            source=source, members=tuple(members), contract=contract, catalog=catalog,
+            run_id=run_id, now=now,
+        )
+    )  # fmt: skip
+    blocks = block_runs.without_duplicates(block_runs.blocks(work, progress=progress), work)
     rows_read = sum(block.num_rows for block in blocks)
     reasons = Counter(row.kind for block in blocks for row in block.refused)
     _require_few(contract, reasons, rows_read)
@@ -144,9 +133,11 @@ def ingest(
         partition_by=contract.partition_by,
         tags=contract.pii,
     )
-    _clean(work)
+    for table in (contract.table, contract.quarantine_table):
+        catalog.sweep(table, run_id)
+    block_runs.clean(work)
     done_report = _restored(version, details)
-    catalog._folder(contract.table).write(
+    catalog.storage(contract.table).write(
         contract_report.path(run_id),
         contract_report.page(contract, asdict(done_report), found, now).encode(),
     )
@@ -182,15 +173,6 @@ def _require_whole(contract: Contract, found: Profile, now: datetime) -> None:
         raise GateRefused(f"table {contract.table}", first.check, first.saw, f"{first.need}{more}")
 
 
-def _clean(work: Work) -> None:
-    """Remove what only this run needed, of this try and of any that was killed."""
-    work.catalog.sweep(work.contract.table, work.run_id)
-    work.catalog.sweep(work.contract.quarantine_table, work.run_id)
-    folder = work.catalog._folder(work.contract.table)
-    for item in folder.list(spool(work)):
-        folder.delete(item.path)
-
-
 def _restored(version: int, details: dict[str, Any]) -> IngestReport:
     stored = details["ingest"]
     return IngestReport(
@@ -201,62 +183,6 @@ def _restored(version: int, details: dict[str, Any]) -> IngestReport:
             "contract_changes": tuple(stored.get("contract_changes", ())),
         }
     )
-
-
-def _read_blocks(work: Work, *, progress: Progress | None) -> list[Block]:
-    from heliostat.data import chunk_source
-
-    results = chunk_source.dataset(work.source, work.members).map_batches(
-        partial(check_chunk, work=work), batch_size=1, batch_format="pyarrow"
-    )
-    # Known only where each reader has one chunk: archives and queries say it when they end.
-    num_chunks = sum(len(work.source.readers(member)) for member in work.members)
-    found = []
-    rows = 0
-    began = time.monotonic()
-    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for block in unpack(batch):
-            found.append(block)
-            rows += block.num_rows
-            if progress is not None:
-                elapsed_s = time.monotonic() - began
-                progress(rows, None, pace(rows, len(found), num_chunks, elapsed_s))
-    return sorted(found, key=lambda block: block.place)
-
-
-def pace(rows: int, chunks: int, num_chunks: int, elapsed_s: float) -> str:
-    """Say how quick the reading is, and how long it will take where that can be told.
-
-    >>> pace(1_000_000, 5, 20, 2.0)
-    'rows, 500,000 rows/s, 6 s left'
-    >>> pace(1_000_000, 5, 1, 2.0)
-    'rows, 500,000 rows/s'
-    """
-    said = f"rows, {rows / max(elapsed_s, 0.001):,.0f} rows/s"
-    if chunks <= num_chunks and num_chunks > 1:
-        said += f", {elapsed_s * (num_chunks / chunks - 1):.0f} s left"
-    return said
-
-
-def _without_duplicates(blocks: list[Block], work: Work) -> list[Block]:
-    """Do those blocks again, without them, that hold a later row of an equal key."""
-    import ray.data
-
-    later = later_duplicates(blocks)
-    if not later:
-        return blocks
-    results = ray.data.from_items(
-        [
-            {"file": file, "number": number, "lines": lines}
-            for (file, number), lines in later.items()
-        ]
-    ).map_batches(partial(check_chunk_again, work=work), batch_size=1, batch_format="pyarrow")
-    again = {
-        block.place: block
-        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow")
-        for block in unpack(batch)
-    }
-    return [again.get(block.place, block) for block in blocks]
 
 
 def _quarantine(blocks: list[Block], members: Sequence[Member]) -> pl.DataFrame:

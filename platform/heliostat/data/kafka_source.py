@@ -47,6 +47,11 @@ class KafkaTopic:
         )
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """None: rows come from a server."""
+        return ()
+
+    @property
     def repeatable(self) -> bool:
         """Offsets name messages for good."""
         return True
@@ -100,6 +105,10 @@ class KafkaTopic:
         """One per chunk of offsets."""
         length = member.size_bytes - member.body_start
         return range(max(1, -(-length // self.chunk_messages)))
+
+    def one_chunk_each(self, member: Member) -> bool:  # noqa: ARG002 - partitions are alike
+        """A range of offsets is a reader."""
+        return True
 
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:
         """Yield a range of offsets as JSON lines; an offset without message is an empty line.

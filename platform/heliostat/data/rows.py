@@ -83,6 +83,10 @@ class Source(Protocol):
     def repeatable(self) -> bool:
         """Whether a chunk read again is the same; else ingest keeps a copy while it runs."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Local files that it reads; none for a server's rows."""
+
     def plan(self) -> list[Member]:
         """Look at what there is; reads no rows.
 
@@ -93,6 +97,9 @@ class Source(Protocol):
 
     def readers(self, member: Member) -> range:
         """First chunk of each reader; readers work at the same time."""
+
+    def one_chunk_each(self, member: Member) -> bool:
+        """Whether each of its readers reads one chunk; one task then reads and checks it."""
 
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:
         """Yield a reader's chunks with their numbers in the member."""

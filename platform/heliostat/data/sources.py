@@ -20,6 +20,9 @@ from heliostat.errors import ConfigError, nearest
 MAX_LINE_BYTES = 64 * 2**20
 """A line that is longer is refused: memory holds whole lines, and so would the quarantine."""
 
+CHUNK_BYTES = 16 * 2**20
+"""Text of one task: enough that the task's own cost is small beside it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CsvFiles:
@@ -37,7 +40,7 @@ class CsvFiles:
 
     delimiter: str = ","
 
-    chunk_bytes: int = 4 * 2**20
+    chunk_bytes: int = CHUNK_BYTES
     """How much text one task takes, in bytes."""
 
     multiline: bool = False
@@ -79,9 +82,13 @@ class CsvFiles:
 
     def readers(self, member: Member) -> range:
         """First chunk of each reader: a plain file has one per chunk, an archive member one."""
-        if member.member is not None or self.multiline:
+        if not self.one_chunk_each(member):
             return range(1)
         return range(max(1, -(-(member.size_bytes - member.body_start) // self.chunk_bytes)))
+
+    def one_chunk_each(self, member: Member) -> bool:
+        """So it is with plain files whose lines are rows."""
+        return member.member is None and not self.multiline
 
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:
         """Yield a reader's chunks, each of whole lines, with their numbers in the file."""

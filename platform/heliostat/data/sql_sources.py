@@ -35,6 +35,11 @@ class _Query:
     chunk_rows: int
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """None: rows come from a server."""
+        return ()
+
+    @property
     def repeatable(self) -> bool:
         """A query asked again may answer otherwise."""
         return False
@@ -59,6 +64,10 @@ class _Query:
     def readers(self, member: Member) -> range:  # noqa: ARG002 - the query is the member
         """One, so that all rows are of one moment."""
         return range(1)
+
+    def one_chunk_each(self, member: Member) -> bool:  # noqa: ARG002 - the query is the member
+        """One reader has them all."""
+        return False
 
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002
         """Yield the answer in chunks; memory holds one."""
@@ -132,68 +141,72 @@ class PostgresQuery(_Query):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SqliteQuery(_Query):
+class _FileQuery(_Query):
+    """A query of one database file; each says its client and which errors are whose."""
+
+    path: str
+
+    query: str
+    """A SELECT without ``;``."""
+
+    chunk_rows: int = CHUNK_ROWS
+
+    def __post_init__(self) -> None:
+        self._require()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The database."""
+        return (self.path,)
+
+    def _name(self) -> str:
+        return self.path
+
+    @contextmanager
+    def _answers(self, query: str) -> Iterator[_Cursor]:
+        require(Path(self.path).is_file(), "source.path", self.path, "must be a readable file")
+        errors, busy = self._errors()
+        try:
+            with closing(self._connect()) as connection:
+                yield connection.execute(query)
+        except busy as error:
+            raise Unavailable(self.path, _first_line(error)) from error
+        except errors as error:
+            raise ConfigError(
+                "source.query", self.query, "must be answered by the database",
+                breaks=_first_line(error),
+            ) from error  # fmt: skip
+
+    def _connect(self) -> Any:
+        raise NotImplementedError
+
+    def _errors(self) -> tuple[type[Exception], tuple[type[Exception], ...]]:
+        """What the client raises, and of that what another try may mend."""
+        raise NotImplementedError
+
+
+class SqliteQuery(_FileQuery):
     """A query of an SQLite file, opened for reading only."""
 
-    path: str
+    def _connect(self) -> Any:
+        return sqlite3.connect(f"{Path(self.path).absolute().as_uri()}?mode=ro", uri=True)
 
-    query: str
-    """A SELECT without ``;``."""
-
-    chunk_rows: int = CHUNK_ROWS
-
-    def __post_init__(self) -> None:
-        self._require()
-
-    def _name(self) -> str:
-        return self.path
-
-    @contextmanager
-    def _answers(self, query: str) -> Iterator[_Cursor]:
-        require(Path(self.path).is_file(), "source.path", self.path, "must be a readable file")
-        uri = f"{Path(self.path).absolute().as_uri()}?mode=ro"
-        try:
-            with closing(sqlite3.connect(uri, uri=True)) as connection:
-                yield connection.execute(query)
-        except sqlite3.Error as error:
-            raise ConfigError(
-                "source.query", self.query, "must be answered by the database",
-                breaks=_first_line(error),
-            ) from error  # fmt: skip
+    def _errors(self) -> tuple[type[Exception], tuple[type[Exception], ...]]:
+        return sqlite3.Error, ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class DuckDbQuery(_Query):
+class DuckDbQuery(_FileQuery):
     """A query of a DuckDB file, opened for reading only."""
 
-    path: str
-
-    query: str
-    """A SELECT without ``;``."""
-
-    chunk_rows: int = CHUNK_ROWS
-
-    def __post_init__(self) -> None:
-        self._require()
-
-    def _name(self) -> str:
-        return self.path
-
-    @contextmanager
-    def _answers(self, query: str) -> Iterator[_Cursor]:
+    def _connect(self) -> Any:
         import duckdb
 
-        require(Path(self.path).is_file(), "source.path", self.path, "must be a readable file")
-        try:
-            with closing(duckdb.connect(self.path, read_only=True)) as connection:
-                yield connection.execute(query)
-        except duckdb.IOException as error:
-            raise Unavailable(self.path, _first_line(error)) from error
-        except duckdb.Error as error:
-            raise ConfigError(
-                "source.query", self.query, "must be answered by the database",
-                breaks=_first_line(error),
-            ) from error  # fmt: skip
+        return duckdb.connect(self.path, read_only=True)
+
+    def _errors(self) -> tuple[type[Exception], tuple[type[Exception], ...]]:
+        import duckdb
+
+        return duckdb.Error, (duckdb.IOException,)
 
 
 def require_without_password(where: str, url: str) -> None:

@@ -21,15 +21,18 @@ class TypedRows:
 
     malformed: tuple[Malformed, ...] = ()
 
+    whole: pl.DataFrame | None = None
+    """All rows, the malformed ones too; None where none is."""
+
     @property
     def num_rows(self) -> int:
-        """Rows of the chunk; none of them is malformed."""
-        return self.rows.height
+        """Rows of the chunk."""
+        return self.rows.height + len(self.malformed)
 
     @property
     def num_lines(self) -> int:
         """The same: a row is a line."""
-        return self.rows.height
+        return self.num_rows
 
     def number(self, line: int) -> int:
         """The same: a row is a line."""
@@ -37,7 +40,8 @@ class TypedRows:
 
     def text(self, line: int) -> str:
         """Give the row as JSON."""
-        row = self.rows.drop(LINE).row(line, named=True)
+        rows = self.rows if self.whole is None else self.whole
+        row = rows.drop(LINE).row(line, named=True)
         return msgspec.json.encode(row, enc_hook=str).decode()
 
 

@@ -62,15 +62,16 @@ def bins(files: Sequence[ActiveFile], target_bytes: int) -> list[list[ActiveFile
     [2, 2]
     """
     groups: list[list[ActiveFile]] = []
-    open_groups: dict[tuple[tuple[str, str | None], ...], list[ActiveFile]] = {}
+    open_groups: dict[tuple[tuple[str, str | None], ...], tuple[list[ActiveFile], int]] = {}
     for file in files:
         if file.size_bytes >= target_bytes:
             continue
-        group = open_groups.get(file.partition)
-        if group is None or sum(item.size_bytes for item in group) + file.size_bytes > target_bytes:
-            group = open_groups[file.partition] = []
+        group, num_bytes = open_groups.get(file.partition, ([], 0))
+        if not group or num_bytes + file.size_bytes > target_bytes:
+            group, num_bytes = [], 0
             groups.append(group)
         group.append(file)
+        open_groups[file.partition] = group, num_bytes + file.size_bytes
     return [group for group in groups if len(group) > 1]
 
 

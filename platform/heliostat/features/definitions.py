@@ -73,6 +73,10 @@ class FeatureView:
     """Keys by which the inputs may be split, so that `compute` runs on parts in parallel.
     Every input that has all these columns is split; the others are given whole."""
 
+    defaults: tuple[tuple[str, float | int | str | None], ...] | None = None
+    """Values that a gateway answers with, and says so, when the online store does not answer in
+    time; a feature that is not named is missing then. None refuses such requests with 503."""
+
     owner: str = ""
 
     description: str = ""
@@ -102,6 +106,9 @@ class FeatureView:
             self.ttl_s,
             "must be above 0 seconds, or None to keep values for ever",
         )
+        names = [item.name for item in self.features]
+        for name, _ in self.defaults or ():
+            require(name in names, f"{where}.defaults", name, f"must be one of {names}")
         reference(self.compute)
         for part in ("partition_by", "integer_keys"):
             for key in getattr(self, part):
@@ -187,6 +194,9 @@ class FeatureService:
                     "keys": view.keys,
                     "features": tuple(item.name for item in view.features),
                     "ttl_s": view.ttl_s,
+                    "version": view.digest(),
+                    "dtypes": tuple(item.dtype for item in view.features),
+                    "defaults": view.defaults,
                 }
                 for view in self.views
             ],

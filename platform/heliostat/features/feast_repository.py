@@ -82,7 +82,7 @@ def _config(project: str, repository: Path, online_db: Path) -> dict[str, Any]:
         "provider": "local",
         "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
         "online_store": {"type": "sqlite", "path": str(online_db.absolute())},
-        "offline_store": {"type": "file"},
+        "offline_store": {"type": "heliostat.features.feast_offline.HeliostatOfflineStore"},
         "entity_key_serialization_version": 3,
     }
 

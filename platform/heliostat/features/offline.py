@@ -138,7 +138,7 @@ def _compute_part(
     for name in view.inputs:
         frame = catalog.read(name, versions[name])
         if parts > 1 and name in split:
-            frame = frame.filter(_part_of(view.partition_by, parts) == part)
+            frame = frame.filter(part_of(view.partition_by, parts) == part)
         inputs[name] = frame
     rows, without_key = view_rows(view.compute(inputs), view)
     staged = catalog.stage(view.table, rows, run_id=run_id, part=part) if rows.height else None
@@ -156,19 +156,20 @@ def _join_part(
 
     values = catalog.read(view.table, version)
     if parts > 1:
-        values = values.filter(_part_of(view.keys, parts) == part)
+        values = values.filter(part_of(view.keys, parts) == part)
     return join(_frame(entities), values, view).to_arrow()
 
 
 def _split(rows: pl.DataFrame, keys: Sequence[str], parts: int) -> list[tuple[int, pl.DataFrame]]:
     if parts == 1:
         return [(0, rows)]
-    numbered = rows.with_columns(_part_of(keys, parts).alias("__part"))
+    numbered = rows.with_columns(part_of(keys, parts).alias("__part"))
     shares = numbered.partition_by("__part", as_dict=True, include_key=False)
     return [(int(part), share) for (part,), share in shares.items()]
 
 
-def _part_of(keys: Sequence[str], parts: int) -> pl.Expr:
+def part_of(keys: Sequence[str], parts: int) -> pl.Expr:
+    """Number of the part, of so many, that a row's keys belong to."""
     import polars as pl
 
     # The text form makes the part of a key the same for every integer width.

@@ -30,6 +30,11 @@ _LOG = (
     "(project TEXT NOT NULL, entry TEXT NOT NULL)"
 )
 
+_NOTES = (
+    'CREATE TABLE IF NOT EXISTS "heliostat progress" (project TEXT NOT NULL, '
+    "work TEXT NOT NULL, num_rows INTEGER NOT NULL, PRIMARY KEY (project, work))"
+)
+
 
 Cell = tuple[bytes, str, bytes, int]
 """Entity key, feature, value and event time in microseconds, as they are stored."""
@@ -104,6 +109,36 @@ class OnlineWriter:
                 (self._project,),
             )
             return [entry for (entry,) in rows]
+
+    def note(self, work: str, rows: int) -> None:
+        """Remember that a piece of work is done, until `forget`."""
+        with self._transaction() as connection:
+            connection.execute(_NOTES)
+            connection.execute(
+                'INSERT OR REPLACE INTO "heliostat progress" (project, work, num_rows) '
+                "VALUES (?, ?, ?)",
+                (self._project, work, rows),
+            )
+
+    def notes(self) -> dict[str, int]:
+        """What was noted and not forgotten: rows by piece of work."""
+        with self._transaction() as connection:
+            connection.execute(_NOTES)
+            return dict(
+                connection.execute(
+                    'SELECT work, num_rows FROM "heliostat progress" WHERE project = ?',
+                    (self._project,),
+                ).fetchall()
+            )
+
+    def forget(self, works: Sequence[str]) -> None:
+        """Drop notes."""
+        with self._transaction() as connection:
+            connection.execute(_NOTES)
+            connection.executemany(
+                'DELETE FROM "heliostat progress" WHERE project = ? AND work = ?',
+                [(self._project, work) for work in works],
+            )
 
     def clear(self, views: Sequence[FeatureView]) -> None:
         """Make the views empty, so that a replay can start again from an earlier time."""

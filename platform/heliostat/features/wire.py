@@ -62,7 +62,7 @@ def encode_double(value: float | None) -> bytes:
 
 def encode_int64(value: int | None) -> bytes:
     """Feast's Value message of an integer; empty if None."""
-    return b"" if value is None else b"\x20" + _varint(value)
+    return b"" if value is None else b"\x20" + varint(value)
 
 
 def encode_string(value: str | None) -> bytes:
@@ -70,7 +70,7 @@ def encode_string(value: str | None) -> bytes:
     if value is None:
         return b""
     text = value.encode()
-    return b"\x12" + _varint(len(text)) + text
+    return b"\x12" + varint(len(text)) + text
 
 
 ENCODERS: dict[str, Callable[[object], bytes]] = {
@@ -109,7 +109,8 @@ def decode(message: bytes) -> Value:
     raise HeliostatError(f"online value {message[:8].hex()}: is of a type that cannot be read here")
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A whole number in groups of seven bits, as protocol buffers write it."""
     require(-(1 << 63) <= number < 1 << 64, "int64 value", number, "must fit into 64 bits")
     number &= (1 << 64) - 1
     out = bytearray()

@@ -21,7 +21,7 @@ _PRODUCER = "https://github.com/heliostat/heliostat"
 class Node:
     """One thing of one version that a stage reads or makes."""
 
-    kind: Literal["table", "run", "model", "package", "file", "deployment"]
+    kind: Literal["table", "run", "model", "package", "file", "source", "index", "deployment"]
     name: str
     version: str
     """Table version, run id, model version, content digest, or the version that is deployed."""

@@ -118,7 +118,7 @@ def _names(node: str, text: str) -> bool:
     return plain in (whole, name) or whole.endswith(f"/{plain}") or name.endswith(f"/{plain}")
 
 
-_KINDS = ("table", "model", "package", "file", "deployment")
+_KINDS = ("table", "model", "package", "file", "source", "index", "deployment")
 
 
 def _hint(text: str, names: set[str]) -> str:

@@ -57,19 +57,29 @@ def examples(recipe: PipelineRecipe, rows: pl.DataFrame) -> list[Example]:
     """Turn rows of the examples table into requests, in order of prediction time.
 
     Args:
-        recipe: Says which columns are id, time and entity keys.
+        recipe: Says which columns are id, time, and what a request carries.
         rows: Examples of the replay's period.
     """
-    spec = recipe.examples
-    keys = recipe.service.keys
-    ordered = rows.sort(spec.time, spec.id)
-    columns: dict[str, list[Key]] = {key: ordered[key].to_list() for key in keys}
-    return [
-        Example(id=str(row_id), at=at, keys={key: columns[key][index] for key in keys})
+    import polars.selectors as cs
+
+    spec, names = recipe.examples, recipe.asked
+    ordered = rows.sort(spec.time, spec.id).with_columns(cs.float().fill_nan(None))
+    columns: dict[str, list[Key]] = {name: ordered[name].to_list() for name in names}
+    once = [
+        Example(
+            id=str(row_id), at=at, values={name: columns[name][index] for name in names},
+            row=str(row_id),
+        )
         for index, (row_id, at) in enumerate(
             zip(ordered[spec.id].to_list(), ordered[spec.time].to_list(), strict=True)
         )
+    ]  # fmt: skip
+    again = [
+        dataclasses.replace(example, id=f"{example.id}~{number}")
+        for number in range(2, recipe.replay.rounds + 1)
+        for example in once
     ]
+    return once + again
 
 
 def run(
@@ -140,9 +150,9 @@ async def _replay(
         async with InferenceClient(endpoint, deadline_s=settings.deadline_s) as client:
             answers = await replay(
                 given,
-                ask=lambda example: client.infer_by_keys(
+                ask=lambda example: client.infer(
                     recipe.model,
-                    example.keys,
+                    example.values,
                     request_id=request_prefix + example.id,
                     unit=example.id,
                     at=example.at,

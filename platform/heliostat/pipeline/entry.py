@@ -73,6 +73,8 @@ def connect() -> None:
     import ray
     from ray.data import DataContext
 
+    if ray.is_initialized():
+        return
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -25,7 +25,8 @@ def build(recipe: PipelineRecipe, catalog: Catalog, run_id: str, reporter: Repor
 
     Returns the versions of the tables written and the number of examples.
     """
-    versions = build_views(recipe.service, catalog, run_id, reporter)
+    service = recipe.service
+    versions = {} if service is None else build_views(service, catalog, run_id, reporter)
     labelled = entities(
         recipe,
         catalog.read(recipe.examples.table),
@@ -36,22 +37,19 @@ def build(recipe: PipelineRecipe, catalog: Catalog, run_id: str, reporter: Repor
         how="inner",
         maintain_order="left",
     )
-    reporter.progress("features", 9, 10, f"joining {labelled.height:,} examples as of their time")
-    rows = offline.training_set(recipe.service, labelled, catalog, versions=versions)
-    inputs = {view.table: versions[view.name] for view in recipe.service.views}
+    if service is None:
+        rows, inputs = labelled, {}
+        told = f"{len(recipe.examples.inputs)} inputs, each given with its request"
+    else:
+        reporter.progress(
+            "features", 9, 10, f"joining {labelled.height:,} examples as of their time"
+        )
+        rows = offline.training_set(service, labelled, catalog, versions=versions)
+        inputs = {view.table: versions[view.name] for view in service.views}
+        told = f"{len(service.features)} features, each as known at its prediction time"
     version = catalog.write(TABLE, rows, run_id=run_id, inputs=inputs)
-    reporter.line(
-        "features",
-        f"{rows.height:,} examples with {len(recipe.service.features)} features, "
-        "each as known at its prediction time",
-    )
-    return {
-        "versions": {
-            **{view.table: versions[view.name] for view in recipe.service.views},
-            TABLE: version,
-        },
-        "examples": rows.height,
-    }
+    reporter.line("features", f"{rows.height:,} examples with {told}")
+    return {"versions": {**inputs, TABLE: version}, "examples": rows.height}
 
 
 def build_views(
@@ -71,7 +69,7 @@ def build_views(
 
 
 def entities(recipe: PipelineRecipe, rows: pl.DataFrame, period: Period | None) -> pl.DataFrame:
-    """Take the entity keys and prediction times of examples, in order of time.
+    """Take what requests carry, and prediction times, of examples in order of time.
 
     Args:
         recipe: Says which columns these are.
@@ -79,7 +77,7 @@ def entities(recipe: PipelineRecipe, rows: pl.DataFrame, period: Period | None) 
         period: Only examples of this period; None takes all before the replay.
 
     Returns:
-        Columns: the examples' id, the keys, and ``event_timestamp``.
+        Columns: the examples' id, the keys or inputs, and ``event_timestamp``.
     """
     import polars as pl
 
@@ -90,7 +88,7 @@ def entities(recipe: PipelineRecipe, rows: pl.DataFrame, period: Period | None) 
         if period is None
         else (time >= period.start_at) & (time < period.end_at)
     )
-    columns = dict.fromkeys((spec.id, *recipe.service.keys))
+    columns = dict.fromkeys((spec.id, *recipe.asked))
     return rows.filter(chosen).sort(spec.time, spec.id).select(
         *columns, time.alias(EVENT_TIMESTAMP)
     )  # fmt: skip
@@ -104,7 +102,9 @@ def within(rows: pl.DataFrame, period: Period) -> pl.DataFrame:
     return rows.filter((time >= period.start_at) & (time < period.end_at))
 
 
-def revealed(recipe: PipelineRecipe, catalog: Catalog) -> Mapping[str, pl.DataFrame]:
+def revealed(
+    recipe: PipelineRecipe, service: FeatureService, catalog: Catalog
+) -> Mapping[str, pl.DataFrame]:
     """Every table that views read, the sealed rows of the replay's period included.
 
     Only the replay may call it; a sealed catalog refuses.
@@ -112,7 +112,7 @@ def revealed(recipe: PipelineRecipe, catalog: Catalog) -> Mapping[str, pl.DataFr
     import polars as pl
 
     hidden = {table.name: table for table in recipe.derived if table.replayed_by is not None}
-    names = dict.fromkeys(name for view in recipe.service.views for name in view.inputs)
+    names = dict.fromkeys(name for view in service.views for name in view.inputs)
     return {
         name: pl.concat([catalog.read(name), catalog.read(hidden[name].replay_name)])
         if name in hidden

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from heliostat.config import require, require_name
 from heliostat.data.contract import Contract
-from heliostat.data.sources import CsvFiles
+from heliostat.data.rows import Source
 from heliostat.errors import nearest
 from heliostat.features.definitions import FeatureService
 from heliostat.rollout.plan import RolloutPlan
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe
+from heliostat.training.trials import Behaviour
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,9 +56,9 @@ class Period:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceTable:
-    """A table read from files, each row checked by its contract."""
+    """A table read from a source, each row checked by its contract."""
 
-    source: CsvFiles
+    source: Source
     contract: Contract
 
 
@@ -104,6 +105,10 @@ class Examples:
     known_at: str
     """Column of `labels`: when the label became known."""
 
+    inputs: tuple[str, ...] = ()
+    """Columns of `table` that a request carries itself: all inputs of the model where the recipe
+    has no feature service, and none where it has one."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VersionRecipe:
@@ -113,6 +118,9 @@ class VersionRecipe:
     evaluate: Period
     training: TrainRecipe
     gates: tuple[Gate, ...]
+
+    behaviours: tuple[Behaviour, ...] = ()
+    """How scores must answer to changed rows; each is a metric that a gate may ask for."""
 
     prepare: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     """Changes the training rows, and only them; for experiments that must fail."""
@@ -142,7 +150,13 @@ class ReplayRecipe:
     deadline_s: float = 1.0
     """A request that is not answered by then has failed."""
 
+    rounds: int = 1
+    """How often the period is replayed. Rounds after the first bring requests, not labels: errors
+    and latency gain evidence by them, the loss does not. More than one only without features,
+    since the online store does not go back in time."""
+
     def __post_init__(self) -> None:
+        require(self.rounds >= 1, "replay.rounds", self.rounds, "must be at least 1")
         for name in ("requests_per_s", "publish_every_s", "deadline_s"):
             value = getattr(self, name)
             require(value > 0, f"replay.{name}", value, "must be above 0")
@@ -162,7 +176,9 @@ class PipelineRecipe:
 
     sources: tuple[SourceTable, ...]
     derived: tuple[DerivedTable, ...]
-    service: FeatureService
+    service: FeatureService | None
+    """Features read by key; None where requests carry all inputs, `Examples.inputs`."""
+
     examples: Examples
 
     stable: VersionRecipe
@@ -195,7 +211,8 @@ class PipelineRecipe:
                 name in derived, where, name, "must be a derived table",
                 breaks=nearest(name, derived),
             )  # fmt: skip
-        for view in self.service.views:
+        self._require_inputs()
+        for view in () if self.service is None else self.service.views:
             for name in view.inputs:
                 require(
                     name in sources | derived, f"view {view.name}.inputs", name,
@@ -214,6 +231,31 @@ class PipelineRecipe:
                 version.evaluate.end,
                 f"must not reach into the replay, which starts {self.replay.period.start}",
             )
+
+    def _require_inputs(self) -> None:
+        where, inputs = "examples.inputs", self.examples.inputs
+        if self.service is None:
+            require(bool(inputs), where, inputs, "must name columns where there is no service")
+            for version in (self.stable, self.candidate):
+                for name in (*version.training.numeric, *version.training.categorical):
+                    require(
+                        name in inputs, "version.training inputs", name,
+                        "must be among examples.inputs", breaks=nearest(name, inputs),
+                    )  # fmt: skip
+        else:
+            require(not inputs, where, inputs, "must be empty where a service delivers them")
+            require(
+                self.replay.rounds == 1, "replay.rounds", self.replay.rounds,
+                "must be 1 where features are read online: they do not go back in time",
+            )  # fmt: skip
+        require(
+            self.examples.label not in inputs, where, self.examples.label, "must not be the label"
+        )
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Columns of an example that its request carries: entity keys, or all inputs."""
+        return self.examples.inputs if self.service is None else self.service.keys
 
     @property
     def sealed(self) -> frozenset[str]:

@@ -15,11 +15,15 @@ from heliostat.serving.client import Answer, Key
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One recorded example: whom it is about and when its prediction is due."""
+    """One recorded example: what is asked and when its prediction is due."""
 
     id: str
+    """Unlike any other of the replay."""
     at: datetime
-    keys: dict[str, Key]
+    values: dict[str, Key]
+    """Entity keys, or all inputs."""
+    row: str
+    """Name of the recorded row; a replay of several rounds has it once in each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +51,7 @@ def windows(examples: Sequence[Example], every: timedelta) -> Iterator[Window]:
 
     >>> from datetime import UTC
     >>> at = lambda minute: datetime(2020, 1, 1, 0, minute, tzinfo=UTC)
-    >>> given = [Example(id=str(m), at=at(m), keys={}) for m in (0, 29, 30, 59)]
+    >>> given = [Example(id=str(m), at=at(m), values={}, row="") for m in (0, 29, 30, 59)]
     >>> [(w.opens.minute, len(w.examples)) for w in windows(given, timedelta(minutes=30))]
     [(0, 2), (30, 2)]
     """

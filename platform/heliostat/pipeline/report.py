@@ -15,17 +15,25 @@ from heliostat.pipeline.layout import table
 from heliostat.pipeline.live import Replayed
 from heliostat.pipeline.recipe import PipelineRecipe
 from heliostat.pipeline.versions import Registered
+from heliostat.serving.client import datatype
 from heliostat.training import evaluate
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def summary(replayed: Replayed, stable: Registered, candidate: Registered) -> dict[str, Any]:
+FIGURES = {"binary": ("auc", "log_loss"), "regression": ("mae", "mse")}
+"""What quality is told by, for each task."""
+
+
+def summary(
+    replayed: Replayed, stable: Registered, candidate: Registered, task: str
+) -> dict[str, Any]:
     """Everything the run showed, as plain JSON values."""
     outcome = replayed.outcome
     labelled = replayed.rows.filter(replayed.rows["label"].is_not_null())
     return {
+        "task": task,
         "rollout": {
             "id": outcome.rollout.get("id"),
             "state": outcome.rollout["state"],
@@ -46,10 +54,10 @@ def summary(replayed: Replayed, stable: Registered, candidate: Registered) -> di
             name: {
                 "version": trained.version,
                 "offline": trained.metrics,
-                "replay": _quality(labelled, f"{name}_score"),
+                "replay": _quality(labelled, f"{name}_score", task),
                 "answered": outcome.requests_by_version.get(trained.version, 0),
                 "answered_quality": _quality(
-                    labelled.filter(labelled["version"] == trained.version), "score"
+                    labelled.filter(labelled["version"] == trained.version), "score", task
                 ),
             }
             for name, trained in (("stable", stable), ("candidate", candidate))
@@ -74,15 +82,22 @@ def _latency(rows: pl.DataFrame) -> dict[str, float]:
     }
 
 
-def _quality(rows: pl.DataFrame, score: str) -> dict[str, float | int | None]:
+def _quality(rows: pl.DataFrame, score: str, task: str) -> dict[str, float | int | None]:
     labels, scores = rows["label"].to_numpy(), rows[score].to_numpy()
-    if len(labels) == 0 or len(set(labels.tolist())) < 2:
-        return {"rows": len(labels), "auc": None, "log_loss": None}
-    return {
-        "rows": len(labels),
-        "auc": round(evaluate.auc(labels, scores), 4),
-        "log_loss": round(float(evaluate.row_log_loss(labels, scores).mean()), 4),
+    found: tuple[float | None, ...] = (None, None)
+    if task == "regression" and len(labels):
+        gaps = scores - labels
+        found = (float(abs(gaps).mean()), float((gaps**2).mean()))
+    elif len(set(labels.tolist())) == 2:
+        found = (
+            evaluate.auc(labels, scores),
+            float(evaluate.row_log_loss(labels, scores).mean()),
+        )
+    figures = {
+        name: None if value is None else round(value, 4)
+        for name, value in zip(FIGURES[task], found, strict=True)
     }
+    return {"rows": len(labels), **figures}
 
 
 def lines(
@@ -93,8 +108,9 @@ def lines(
         [f"version {trained.version} ({role})", trained.evaluated_on, *_cells(found, role, trained)]
         for role, trained in (("stable", stable), ("candidate", candidate))
     ]
+    first, second = ("AUC", "log loss") if found["task"] == "binary" else ("MAE", "MSE")
     header = [
-        "", "offline on", "AUC", "log loss", f"{period}: AUC", "log loss", "requests answered",
+        "", "offline on", first, second, f"{period}: {first}", second, "requests answered",
     ]  # fmt: skip
     latency = found["latency_ms"]
     traffic = (
@@ -118,17 +134,16 @@ def lines(
 
 def _cells(found: Mapping[str, Any], role: str, trained: Registered) -> Sequence[str]:
     live = found["versions"][role]["replay"]
+    names = FIGURES[found["task"]]
     return (
-        _figure(trained.metrics.get("auc")),
-        _figure(trained.metrics.get("log_loss")),
-        _figure(live["auc"]),
-        _figure(live["log_loss"]),
+        *(_figure(trained.metrics.get(name)) for name in names),
+        *(_figure(live[name]) for name in names),
         f"{found['versions'][role]['answered']:,}",
     )
 
 
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _said(report: Mapping[str, Any]) -> str:
@@ -150,10 +165,10 @@ def farewell(
                 {
                     "name": key,
                     "shape": [1],
-                    "datatype": "INT64" if isinstance(value, int) else "BYTES",
+                    "datatype": datatype(value),
                     "data": [value],
                 }
-                for key, value in replayed.sample.keys.items()
+                for key, value in replayed.sample.values.items()
             ]
         }
     )
@@ -166,11 +181,13 @@ def farewell(
         f"MLflow          {connection.tracking_uri}",
         f"rollout status  {connection.endpoint}/v1/rollouts/{found['rollout']['id']}",
         "",
-        "Ask for a prediction by entity keys; the features come from the online store:",
+        "Ask for a prediction with all inputs:"
+        if recipe.service is None
+        else "Ask for a prediction by entity keys; the features come from the online store:",
         f"  curl -s {url} -H 'x-heliostat-at: {at}' -d {shlex.quote(body)}",
         "",
         "Next: see why traffic moved, with the numbers",
-        f"  .venv/bin/python -m heliostat rollout status {found['rollout']['id']}",
+        f"  .venv/bin/python -m heliostat rollout explain {found['rollout']['id']}",
         "The platform stays up until: make down",
     ]
 

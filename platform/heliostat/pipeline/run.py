@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from heliostat.data.citations import cite
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, GateRefused, nearest
 from heliostat.features import feast_repository
+from heliostat.features.definitions import FeatureService
 from heliostat.lineage.events import Lineage, Node
 from heliostat.pipeline import entry, examples, live, report, tables, versions
 from heliostat.pipeline.catalog import RunCatalog
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
-from heliostat.pipeline.stages import Result, Stages, files_digest
+from heliostat.pipeline.stages import Result, Stages
 from heliostat.pipeline.versions import Registered
 from heliostat.registry.tracking import Tracking
 from heliostat.store.stages import StageResults
 from heliostat.training.record import code_digest
+from heliostat.training.search import SearchRecipe
 
 ORDER = (
     *("ingest", "features", "materialize", "train", "evaluate", "register"),
@@ -54,6 +57,8 @@ class Run:
         self._connection = connection
         self._reporter = reporter
         self._run_id = uuid.uuid4().hex[:12]
+        self._serving: Result | None = None
+        """The trained stable version, which is always made first."""
         self._tables = connection.home.tables / recipe.model
         self._tracking = Tracking(connection.tracking_uri)
         self._lineage = Lineage(
@@ -89,16 +94,18 @@ class Run:
         self._end_orphans()
         # The online store is live: only what serves from it next may turn it back in time.
         serves = stage in {"materialize", "deploy", "canary"}
-        applying: Any = self._applying() if serves else None
+        service = self._recipe.service
+        applying: Any = self._applying(service) if serves and service is not None else None
         ingested = self._ingest()
         if stage == "ingest":
             return
         built = self._features(ingested)
-        if serves:
+        if applying is not None and service is not None:
             ray.get(applying)
             live.fill_online(
-                self._recipe, self._connection, self._sealed(built["versions"]), self._reporter
-            )
+                service, self._connection, self._sealed(built["versions"]), self._reporter,
+                end=self._recipe.replay.period.start_at,
+            )  # fmt: skip
         if stage in {"train", "evaluate", "register"}:
             for role in ("stable", "candidate"):
                 self._version(role, ingested, built, until=stage)
@@ -109,6 +116,18 @@ class Run:
         if stage == "canary":
             pinned = {**ingested["versions"], **built["versions"]}
             self._canary(stable, self._registered("candidate", ingested, built), pinned)
+
+    def search(self, role: str, plan: SearchRecipe) -> PipelineRecipe:
+        """Search one version's training; return the recipe with what was found.
+
+        A search that a kill stopped goes on when the same is asked for again.
+        """
+        entry.connect()
+        self._end_orphans()
+        built = self._features(self._ingest())
+        found = self._maker(role, built).search(plan)
+        version = replace(getattr(self._recipe, role), training=found.recipe)
+        return replace(self._recipe, **{role: version})
 
     def _end_orphans(self) -> None:
         """End MLflow runs whose job was killed."""
@@ -128,7 +147,10 @@ class Run:
     def _ingest(self) -> Result:
         inputs = {
             "sources": [config.to_dict(table) for table in self._recipe.sources],
-            "files": [files_digest(table.source.paths) for table in self._recipe.sources],
+            # A server's rows may be others by now: each run reads them.
+            "files": [
+                tables.state(table.source) or self._owner() for table in self._recipe.sources
+            ],
             "derived": [config.to_dict(table) for table in self._recipe.derived],
             "sealed_from": self._recipe.replay.period.start,
         }
@@ -147,7 +169,7 @@ class Run:
     def _features(self, ingested: Result) -> Result:
         inputs = {
             "tables": ingested["versions"],
-            "service": self._recipe.service.digest(),
+            "service": self._digest(),
             "examples": config.to_dict(self._recipe.examples),
             "until": self._recipe.replay.period.start,
         }
@@ -161,11 +183,15 @@ class Run:
 
         return self._stages.run("features", inputs, work, still_there=self._tables_exist)
 
-    def _applying(self) -> Any:
+    def _digest(self) -> str | None:
+        service = self._recipe.service
+        return None if service is None else service.digest()
+
+    def _applying(self, service: FeatureService) -> Any:
         """Bring Feast's registry up to date beside other work; importing Feast takes long."""
         import ray
 
-        home, service = self._connection.home, self._recipe.service
+        home = self._connection.home
         apply: Any = ray.remote(feast_repository.apply)
         return apply.options(name="feast apply").remote(
             [service], home.feast / service.project, self._tables, home.online_db
@@ -183,7 +209,7 @@ class Run:
         plain = config.to_dict(maker.version)
         inputs = {
             "model": self._recipe.model,
-            "service": self._recipe.service.digest(),
+            "service": self._digest(),
             "examples": examples_version,
             **{name: plain[name] for name in ("train", "training", "prepare")},
         }
@@ -195,18 +221,23 @@ class Run:
             return result
 
         trained = self._stages.run(f"train {role}", inputs, train, still_there=maker.is_trained)
+        if role == "stable":
+            self._serving = trained
         if until == "train":
             return {}, {}
+        # A candidate is measured beside the version that it would replace.
+        production = self._serving if role == "candidate" else None
         inputs = {
             "run": trained["run"],
             "network": trained["network"],
+            "production": production and production["network"],
             "examples": examples_version,
-            **{name: plain[name] for name in ("evaluate", "gates")},
+            **{name: plain[name] for name in ("evaluate", "gates", "behaviours")},
         }
         evaluated = self._stages.run(
             f"evaluate {role}",
             inputs,
-            lambda _: maker.evaluate(trained),
+            lambda _: maker.evaluate(trained, production),
             still_there=lambda _: True,
         )
         if evaluated["refused"]:
@@ -264,7 +295,8 @@ class Run:
             run_id=self._run_id,
             reporter=self._reporter,
         )
-        found = report.summary(replayed, stable, candidate)
+        task = self._recipe.candidate.training.task
+        found = report.summary(replayed, stable, candidate, task)
         folder = self._connection.home.root / "reports"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self._run_id}.json").write_text(report.to_json(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,18 @@ from heliostat.pipeline.stages import Result, files_digest
 from heliostat.registry.package import FeatureServiceReference, FeatureViewReference
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
-from heliostat.training import export, record
+from heliostat.training import export, record, runs, trials, tuning
 from heliostat.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from heliostat.training.fit import FitResult, FitSummary, fit
 from heliostat.training.gates import GateReport, judge
+from heliostat.training.search import SearchRecipe
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+RESAMPLES = 100
+"""Bootstrap repetitions of an interval."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +82,7 @@ class Maker:
         self.reporter.line(stage, f"{rows.height:,} rows, {period}")
         tags = {self.owner[0]: self.owner[1], "role": self.role, "stage": key}
         name = f"{self.role}-{key[:6]}"
-        with self.tracking.run(self.recipe.model, name, tags) as run_id:
+        with runs.tracked(self.tracking, self.recipe.model, name, tags, self._storage) as run_id:
             record.record(
                 self.tracking,
                 run_id,
@@ -99,27 +104,47 @@ class Maker:
             network = self._keep(run_id, fitted, rows)
         return {"run": run_id, "network": network, "fit": asdict(fitted.summary)}
 
+    def search(self, plan: SearchRecipe) -> tuning.Found:
+        """Try a search's trials on the version's training rows."""
+        rows = examples.within(self._examples(), self.version.train)
+        if self.version.prepare is not None:
+            rows = self.version.prepare(rows)
+        key = config.digest(
+            {"version": self.version, "search": plan, "examples": self.tables[examples.TABLE]}
+        )
+        self.reporter.line("search", f"{plan.num_trials} trials on {rows.height:,} rows")
+        found = tuning.run(
+            self.version.training, plan, rows,
+            tracking=self.tracking, experiment=self.recipe.model, name=f"search-{key}",
+            tags={self.owner[0]: self.owner[1], "role": self.role}, storage_path=self._storage,
+            progress=lambda done, total, text: self.reporter.progress(
+                "search", done, total, f"{done} {text}"
+            ),
+        )  # fmt: skip
+        best = min(found.trials, key=lambda trial: trial.best_loss)
+        values = ", ".join(f"{name}={value}" for name, value in best.values.items())
+        self.reporter.line("search", f"best loss {best.best_loss:.4f} with {values}")
+        return found
+
     def is_trained(self, result: Result) -> bool:
         """Say whether a stored training's network is still there, byte for byte."""
         digest: str = result["network"]
         return self._network_digest(result["run"]) == digest
 
-    def evaluate(self, trained: Result) -> Result:
+    def evaluate(self, trained: Result, production: Result | None = None) -> Result:
         """Measure a trained network on the version's period and ask its gates.
+
+        Args:
+            trained: What `train` returned.
+            production: The same of the version that serves until this one has earned its
+                traffic; both are measured on the same rows. None if this is the first.
 
         Returns:
             The period, the evaluation, and why it was refused, or None.
         """
         rows = examples.within(self._examples(), self.version.evaluate)
-        training = self.version.training
-        found = evaluate(
-            rows[training.label].to_numpy(),
-            columns.score(Predictor.load(self._network(trained["run"]), None), rows),
-            task=training.task,
-            slices={name: rows[name].to_list() for name in training.categorical},
-            plan=EvaluationPlan(slices=training.categorical, num_resamples=20),
-        )
-        gates = judge(found.metrics, self.version.gates)
+        found = self._measured(trained, production, rows)
+        gates = judge(found.judged, self.version.gates)
         self.tracking.log_metrics(
             trained["run"], {f"evaluate.{name}": value for name, value in found.metrics.items()}
         )
@@ -132,6 +157,35 @@ class Maker:
             "evaluation": found.to_dict(),
             "refused": refusal and {name: getattr(refusal, name) for name in parts},
         }
+
+    def _measured(
+        self, trained: Result, production: Result | None, rows: pl.DataFrame
+    ) -> Evaluation:
+        training = self.version.training
+        labels = rows[training.label].to_numpy()
+        predictor = Predictor.load(self._network(trained["run"]), None)
+        scores = columns.score(predictor, rows)
+        plan = EvaluationPlan(
+            slices=training.categorical, num_resamples=RESAMPLES,
+            slice_min_rows=min(200, max(20, rows.height // 5)),
+        )  # fmt: skip
+        found = evaluate(
+            labels, scores, task=training.task, plan=plan,
+            slices={name: rows[name].to_list() for name in training.categorical},
+        )  # fmt: skip
+        tried = trials.run(
+            lambda frame: columns.score(predictor, frame), rows, labels,
+            inputs=(*training.numeric, *training.categorical), numeric=training.numeric,
+            task=training.task, behaviours=self.version.behaviours,
+        )  # fmt: skip
+        compared = {}
+        if production is not None:
+            other = Predictor.load(self._network(production["run"]), None)
+            compared = trials.against(
+                labels, scores, columns.score(other, rows), training.task, plan
+            )
+        metrics = {**found.metrics, **tried.metrics, **compared}
+        return replace(found, metrics=metrics, inputs=tried.inputs)
 
     def register(self, trained: Result, evaluated: Result) -> Result:
         """Package, sign and register a network that its gates let pass.
@@ -147,19 +201,20 @@ class Maker:
             "revision": self.connection.revision,
             "environment": record.environment(),
         }
+        gates = judge(found.judged, self.version.gates)
         with tempfile.TemporaryDirectory(dir=self._storage) as scratch:
             package = Path(scratch) / "package"
             shutil.copytree(self._network(trained["run"]), package)
             digest = export.finish(
                 package, self.connection.home.keys, fitted=FitSummary(**trained["fit"]),
                 evaluations={evaluated["period"]: found},
-                gates=judge(found.metrics, self.version.gates), lineage=lineage,
+                gates=gates, lineage=lineage,
             )  # fmt: skip
             made = self._registry().register(
                 package,
                 self.recipe.model,
                 trained["run"],
-                {"digest": digest, "revision": self.connection.revision},
+                {"digest": digest, "revision": self.connection.revision, **gates.tags()},
             )
         self.reporter.line(f"register {self.role}", f"version {made.version}, {digest[:19]}")
         return {"version": made.version, "digest": digest}
@@ -212,8 +267,10 @@ class Maker:
         return Registry(self.tracking, self.connection.home)
 
 
-def reference(service: FeatureService) -> FeatureServiceReference:
+def reference(service: FeatureService | None) -> FeatureServiceReference | None:
     """Describe a feature service as a package stores it."""
+    if service is None:
+        return None
     plain = service.describe()
     views = tuple(FeatureViewReference(**view) for view in plain["views"])
     return FeatureServiceReference(**{**plain, "views": views})

@@ -9,6 +9,7 @@ A package is one directory::
     card.md               the model card, for people
     gates.json            what the evaluation measured and which gates passed
     lineage.json          recipe, data versions, code revision, environment, run
+    sbom.cdx.json         bill of materials (CycloneDX): every distribution, every file's digest
     model.sig             OpenSSF model-signing signature over all of the above
 """
 
@@ -61,6 +62,16 @@ class FeatureViewReference:
     features: tuple[str, ...]
     ttl_s: float | None
     """Values older than this are missing; None keeps them for ever."""
+
+    version: str = ""
+    """Digest of the view's definition; records of this version are read online."""
+
+    dtypes: tuple[str, ...] = ()
+    """One for each feature; empty in packages from before there were any."""
+
+    defaults: tuple[tuple[str, float | int | str | None], ...] | None = None
+    """Answers of a store that does not answer; a feature that is not named is missing then,
+    None refuses such requests."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +182,15 @@ def _service(raw: Mapping[str, Any] | None) -> FeatureServiceReference | None:
                 keys=tuple(view["keys"]),
                 features=tuple(view["features"]),
                 ttl_s=view["ttl_s"],
+                # Packages from before these have none.
+                version=view.get("version", ""),
+                dtypes=tuple(view.get("dtypes", ())),
+                defaults=_defaults(view.get("defaults")),
             )
             for view in raw["views"]
         ),
     )
+
+
+def _defaults(raw: Any) -> tuple[tuple[str, float | int | str | None], ...] | None:
+    return None if raw is None else tuple((name, value) for name, value in raw)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heliostat.errors import ConfigError, HeliostatError
+from heliostat.registry import pickles
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -57,7 +58,7 @@ def create_key(keys_dir: Path) -> str:
 def rotate_key(keys_dir: Path) -> str:
     """Sign with a new key from now on and return its fingerprint; the old one stays trusted.
 
-    To stop trusting the old key, delete its file under ``trusted/``.
+    `distrust` ends that.
     """
     create_key(keys_dir)
     _write_new_key(keys_dir, replace=True)
@@ -81,13 +82,60 @@ def trusted_keys(keys_dir: Path) -> dict[str, Path]:
     return found
 
 
+def trust(keys_dir: Path, public_key: Path) -> str:
+    """Accept packages of another signer, such as another platform; return its fingerprint.
+
+    Raises:
+        ConfigError: The file is no public elliptic curve key in PEM.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(public_key.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "public key", str(public_key), "must be a public key in PEM", breaks=str(error)
+        ) from error
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise ConfigError("public key", type(key).__name__, "must be an elliptic curve key")
+    keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _trust(keys_dir, key)
+
+
+def distrust(keys_dir: Path, fingerprint: str) -> str:
+    """Refuse every package that a key signed, from now on; return its whole fingerprint.
+
+    Args:
+        keys_dir: Folder of keys.
+        fingerprint: The key's, or the beginning of it, at least 8 digits.
+
+    Raises:
+        ConfigError: No trusted key or several begin so, or it is the key that signs now.
+    """
+    known = trusted_keys(keys_dir)
+    found = [name for name in known if len(fingerprint) >= 8 and name.startswith(fingerprint)]
+    if len(found) != 1:
+        raise ConfigError(
+            "key", fingerprint, "must name one trusted key by at least 8 digits",
+            next_step="Known: " + (", ".join(name[:16] for name in known) or "none"),
+        )  # fmt: skip
+    if found[0] == create_key(keys_dir):
+        raise ConfigError(
+            "key", fingerprint[:16], "must not be the one that signs now",
+            next_step="Change it first: heliostat model keys rotate",
+        )  # fmt: skip
+    known[found[0]].unlink()
+    return found[0]
+
+
 def sign(package_dir: Path, keys_dir: Path) -> str:
     """Write ``model.sig`` over every file of the package and return its content digest.
 
     The key is created on first use. A package that was signed before is signed again.
 
     Raises:
-        ConfigError: The package is empty or holds a symbolic link or a special file.
+        ConfigError: The package is empty or holds a pickle, a symbolic link or a special file.
     """
     from model_signing import signing
 
@@ -99,6 +147,9 @@ def sign(package_dir: Path, keys_dir: Path) -> str:
         raise ConfigError("package", str(package_dir), error.problem) from error
     if not files:
         raise ConfigError("package", str(package_dir), "must hold at least one file")
+    unsafe = pickles.find(package_dir, files)
+    if unsafe:
+        raise ConfigError("package", ", ".join(unsafe), "must hold no pickle: opening it runs code")
     with tempfile.TemporaryDirectory(dir=keys_dir) as scratch:
         bundle = Path(scratch) / SIGNATURE
         library: Any = signing  # its constructors carry no types
@@ -119,7 +170,7 @@ def verify(package_dir: Path, keys_dir: Path) -> str:
     Raises:
         UntrustedModel: No trusted key signed it; or a file was changed, added, removed or
             renamed; or the package holds a symbolic link or anything else that is not a
-            plain file or folder.
+            plain file or folder; or a pickle, whoever signed it.
     """
     from model_signing import verifying
 
@@ -148,6 +199,9 @@ def verify(package_dir: Path, keys_dir: Path) -> str:
     unsigned = files - {SIGNATURE} - digests.keys()
     if unsigned:
         raise UntrustedModel(package_dir, f"added files: {', '.join(sorted(unsigned))}")
+    found = pickles.find(package_dir, files - {SIGNATURE})
+    if found:
+        raise UntrustedModel(package_dir, f"it holds pickles, which run code: {', '.join(found)}")
     return _content_digest(digests)
 
 

@@ -83,12 +83,18 @@ class Tracking:
         self, run_id: str, steps: Collection[tuple[int, Mapping[str, float]]]
     ) -> None:
         """Log the values of many steps in as few calls as MLflow allows."""
+        now_ms = int(time.time() * 1000)
+        self.log_timed_metrics(run_id, [(step, now_ms, metrics) for step, metrics in steps])
+
+    def log_timed_metrics(
+        self, run_id: str, steps: Collection[tuple[int, int, Mapping[str, float]]]
+    ) -> None:
+        """Log (step, time in ms, values) of many steps; repeating a call adds nothing."""
         from mlflow.entities import Metric
 
-        now_ms = int(time.time() * 1000)
         points = [
-            Metric(name, float(value), now_ms, step)
-            for step, metrics in steps
+            Metric(name, float(value), at_ms, step)
+            for step, at_ms, metrics in steps
             for name, value in metrics.items()
         ]
         with self._answering() as client:
@@ -119,10 +125,21 @@ class Tracking:
             if client.get_run(run_id).info.status == "RUNNING":
                 client.set_terminated(run_id, status)
 
+    def reopen(self, run_id: str) -> None:
+        """Make a run that has ended RUNNING again, because its work goes on."""
+        with self._answering() as client:
+            client.update_run(run_id, status="RUNNING")
+
     def status(self, run_id: str) -> str:
         """Return RUNNING or how the run ended."""
         with self._answering() as client:
             return str(client.get_run(run_id).info.status)
+
+    def running(self, tag: str, value: str) -> list[str]:
+        """Ids of the RUNNING runs that carry a tag with this value."""
+        with self._answering() as client:
+            found = _running(client, None)
+            return [str(run.info.run_id) for run in found if run.data.tags.get(tag) == value]
 
     def log_dict(self, run_id: str, content: Any, path: str) -> None:
         """Store plain JSON values as the run's artifact `path`."""

@@ -55,8 +55,8 @@ class Registry:
 
     def __init__(self, tracking: Tracking, home: Home) -> None:
         """Use the registry behind `tracking`; nothing is contacted yet."""
-        self._tracking = tracking
-        self._home = home
+        self.tracking = tracking
+        self.home = home
 
     def register(
         self, package_dir: Path, model: str, run_id: str, tags: Mapping[str, str]
@@ -80,9 +80,9 @@ class Registry:
         require_name("model", model)
         for name in tags:
             require(not name.startswith("heliostat."), "tags", name, "must not be reserved")
-        digest = signing.verify(package_dir, self._home.keys)
+        digest = signing.verify(package_dir, self.home.keys)
         path = self._store(package_dir, digest)
-        with self._tracking._answering() as client:
+        with self.tracking._answering() as client:
             known = [
                 item
                 for item in _all_versions(client, model)
@@ -95,7 +95,7 @@ class Registry:
                 half = known[0]
             else:
                 _ensure_model(client, model)
-                source = self._tracking.log_artifacts(run_id, path, f"packages/{_hex(digest)}")
+                source = self.tracking.log_artifacts(run_id, path, f"packages/{_hex(digest)}")
                 half = client.create_model_version(
                     model, source, run_id, tags={**tags, _DIGEST: digest}
                 )
@@ -112,7 +112,7 @@ class Registry:
             UntrustedModel: What MLflow holds is not what was signed and registered.
             Unavailable: MLflow does not answer.
         """
-        with self._tracking._answering() as client:
+        with self.tracking._answering() as client:
             found = self._version(client, _find(client, model, version))
             if not self._is_whole(found):
                 self._download(client, found)
@@ -122,7 +122,7 @@ class Registry:
         """Names of all models that were ever registered, sorted."""
         names: list[str] = []
         token: str | None = None
-        with self._tracking._answering() as client:
+        with self.tracking._answering() as client:
             while True:
                 page = client.search_registered_models(page_token=token)
                 names.extend(item.name for item in page)
@@ -132,7 +132,7 @@ class Registry:
 
     def list(self, model: str) -> list[ModelVersion]:
         """All finished versions of a model, oldest first; empty for an unknown model."""
-        with self._tracking._answering() as client:
+        with self.tracking._answering() as client:
             items = [item for item in _all_versions(client, model) if _COMPLETE in item.tags]
             aliases = _aliases(client, model) if items else {}
             found = [_plain(item, self._path(item.tags[_DIGEST]), aliases) for item in items]
@@ -147,7 +147,7 @@ class Registry:
             ConfigError: There is no such finished version, or the alias is not allowed.
         """
         require_name("alias", alias)
-        with self._tracking._answering() as client:
+        with self.tracking._answering() as client:
             _find(client, model, version)
             client.set_registered_model_alias(model, alias, version)
 
@@ -159,14 +159,14 @@ class Registry:
         return _plain(item, self._path(item.tags[_DIGEST]), _aliases(client, item.name))
 
     def _path(self, digest: str) -> Path:
-        return self._home.packages / _hex(digest)
+        return self.home.packages / _hex(digest)
 
     def _store(self, package_dir: Path, digest: str) -> Path:
         """Copy a verified package into the folder of packages, whole or not at all."""
         target = self._path(digest)
-        if _digest_of(target, self._home.keys) == digest:
+        if _digest_of(target, self.home.keys) == digest:
             return target
-        scratch = _scratch(self._home.packages)
+        scratch = _scratch(self.home.packages)
         try:
             shutil.copytree(package_dir, scratch / "package", symlinks=True)
             self._adopt(scratch, target, digest)
@@ -175,7 +175,7 @@ class Registry:
         return target
 
     def _download(self, client: Any, version: ModelVersion) -> None:
-        scratch = _scratch(self._home.packages)
+        scratch = _scratch(self.home.packages)
         try:
             fetched = client.download_artifacts(
                 version.run_id, f"packages/{_hex(version.digest)}", str(scratch)
@@ -188,7 +188,7 @@ class Registry:
     def _adopt(self, scratch: Path, target: Path, digest: str) -> None:
         """Move ``scratch/package`` to its final place once it is proven and on disk."""
         package = scratch / "package"
-        found = signing.verify(package, self._home.keys)
+        found = signing.verify(package, self.home.keys)
         if found != digest:
             raise signing.UntrustedModel(package, f"it holds {found}, registered was {digest}")
         _sync(package)
@@ -199,12 +199,12 @@ class Registry:
             package.rename(target)
         except OSError:
             # Somebody else stored the same content at the same moment.
-            if _digest_of(target, self._home.keys) != digest:
+            if _digest_of(target, self.home.keys) != digest:
                 raise
         _sync_folder(target.parent)
 
     def _is_whole(self, version: ModelVersion) -> bool:
-        return _digest_of(version.path, self._home.keys) == version.digest
+        return _digest_of(version.path, self.home.keys) == version.digest
 
 
 def _digest_of(package_dir: Path, keys_dir: Path) -> str | None:

@@ -74,20 +74,31 @@ class LatencyGate:
         _require_alpha(where, self.alpha)
 
 
+Loss = Literal["log_loss", "squared_error"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossGate:
-    """The candidate's mean log loss may exceed the stable version's by a margin, not more.
+    """The candidate's mean loss may exceed the stable version's by a margin, not more.
 
     Both versions score the same rows off the answer path, so that the difference is paired.
     """
 
+    of: Loss = "log_loss"
+    """``log_loss`` of a probability against a label 0 or 1, or ``squared_error`` of a number."""
+
     margin: float = 0.01
-    """Largest harmless difference of the two mean log losses, in nats."""
+    """Largest harmless difference of the two mean losses: in nats, or in the label's unit
+    squared."""
 
     alpha: float = 0.01
     """Chance of ever passing a worse candidate, and of ever failing one within the margin."""
 
     def __post_init__(self) -> None:
+        require(
+            self.of in ("log_loss", "squared_error"),
+            "plan.loss.of", self.of, "must be log_loss or squared_error",
+        )  # fmt: skip
         require(0 <= self.margin < math.inf, "plan.loss.margin", self.margin, "must be at least 0")
         _require_alpha("plan.loss", self.alpha)
 

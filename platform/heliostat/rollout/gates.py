@@ -255,26 +255,28 @@ def _loss(gate: LossGate, evidence: Evidence) -> GateVerdict:
         "pairs": difference.count,
         "pairs_needed": means.BURN_IN,
         "pairs_invalid": invalid,
-        "stable_log_loss": _mean(evidence.stable_loss),
-        "candidate_log_loss": _mean(evidence.candidate_loss),
+        f"stable_{gate.of}": _mean(evidence.stable_loss),
+        f"candidate_{gate.of}": _mean(evidence.candidate_loss),
         "difference": _mean(difference),
         "difference_low": _finite(low),
         "difference_high": _finite(high),
         "margin": gate.margin,
     }
     verdict: Verdict = "inconclusive"
+    # Log losses are all of one size; squared errors have whatever size the label has.
+    form = ".4f" if gate.of == "log_loss" else ".4g"
     words = f"{difference.count} labelled pairs, "
     if invalid > _MAX_INVALID_SHARE * (difference.count + invalid):
-        words += f"and {invalid} that are no probability: the rest does not stand for all"
+        words += f"and {invalid} that cannot be used: the rest does not stand for all"
     elif difference.count < means.BURN_IN:
         words += f"at least {means.BURN_IN} are needed"
     elif not math.isfinite(difference.mean) or not math.isfinite(low + high):
         words += "but their mean is no number"
     else:
         words += (
-            f"log loss {evidence.candidate_loss.mean:.4f}, stable {evidence.stable_loss.mean:.4f}; "
-            f"difference {difference.mean:+.4f}, between {low:+.4f} and {high:+.4f}, "
-            f"margin {gate.margin:+.4f}"
+            f"{gate.of.replace('_', ' ')} {evidence.candidate_loss.mean:{form}}, "
+            f"stable {evidence.stable_loss.mean:{form}}; difference {difference.mean:+{form}}, "
+            f"between {low:+{form}} and {high:+{form}}, margin {gate.margin:+{form}}"
         )
         verdict = "fail" if low > gate.margin else "pass" if high <= gate.margin else verdict
     return GateVerdict(gate="loss", verdict=verdict, because=words, numbers=numbers)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from heliostat.rollout.allowed import Loss
 from heliostat.rollout.evidence import EvidenceReport, PairedScore, VariantCounts
 from heliostat.rollout.known import NUM_BUCKETS, Dropped, Evidence, SplitCount
 from heliostat.rollout.policy import name_of_twin
@@ -39,6 +40,7 @@ class Gathering:
         candidate: str,
         twin: bool = False,
         baking: bool = False,
+        loss: Loss = "log_loss",
         earlier: Evidence | None = None,
         max_waiting: int = 200_000,
     ) -> None:
@@ -52,6 +54,7 @@ class Gathering:
             twin: Whether errors and latency are compared with a twin of the stable version.
             baking: Whether this is about the time after the promotion: the candidate is
                 stable then, and the version before has the smaller share.
+            loss: What a labelled pair costs either version; says which labels make sense.
             earlier: Evidence of the same rollout that an earlier process stored; pairs that
                 waited for their label then are lost.
             max_waiting: Pairs, and labels, that may wait for their counterpart; the oldest
@@ -64,6 +67,7 @@ class Gathering:
         self._candidate = candidate
         self._compared = name_of_twin(stable) if twin and not baking else stable
         self.baking = baking
+        self._loss = loss
         self._max_waiting = max_waiting
         self._tallies = {self._compared: known.stable, candidate: known.candidate}
         self._requests = dict(known.candidate_requests)
@@ -113,7 +117,7 @@ class Gathering:
         """Add true outcomes by request id; returns how many completed a pair."""
         found = []
         for request_id, label in labels:
-            if label not in (0, 1):
+            if not (label in (0, 1) if self._loss == "log_loss" else math.isfinite(label)):
                 self._drop("invalid_pairs")
             elif request_id in self._pairs:
                 self._labels[request_id] = float(label)
@@ -195,8 +199,9 @@ class Gathering:
 
     def _offer(self, pair: PairedScore) -> bool:
         """Keep a pair; say whether its label is here already."""
+        low, high = (0.0, 1.0) if self._loss == "log_loss" else (-math.inf, math.inf)
         if not all(
-            math.isfinite(score) and 0 <= score <= 1 for score in (pair.stable, pair.candidate)
+            math.isfinite(score) and low <= score <= high for score in (pair.stable, pair.candidate)
         ):
             self._drop("invalid_pairs")
             return False
@@ -208,7 +213,8 @@ class Gathering:
         """Note how far the two versions are apart, labels or not."""
         scores = scores[np.isfinite(scores).all(axis=1)]
         sides = scores >= _BOUNDARY
-        self._flips += int((sides[:, 0] != sides[:, 1]).sum())
+        if self._loss == "log_loss":
+            self._flips += int((sides[:, 0] != sides[:, 1]).sum())
         self._gaps = self._gaps.merge(Moments.of(abs(scores[:, 1] - scores[:, 0])))
 
     def _join(self, request_ids: Sequence[str], now: float) -> int:
@@ -217,8 +223,9 @@ class Gathering:
             return 0
         labels = np.array([self._labels.pop(name) for name in whole])
         pairs = [self._pairs.pop(name) for name in whole]
-        stable = _log_loss(np.array([pair.stable for pair in pairs]), labels)
-        candidate = _log_loss(np.array([pair.candidate for pair in pairs]), labels)
+        cost = _log_loss if self._loss == "log_loss" else _squared_error
+        stable = cost(np.array([pair.stable for pair in pairs]), labels)
+        candidate = cost(np.array([pair.candidate for pair in pairs]), labels)
         for index, values in enumerate((stable, candidate, candidate - stable)):
             self._moments[index] = self._moments[index].merge(Moments.of(values))
         self._last_label_at = now
@@ -250,3 +257,7 @@ def _plausible(counts: VariantCounts) -> bool:
 def _log_loss(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     clipped = np.clip(scores, _CLIP, 1 - _CLIP)
     return np.asarray(-np.where(labels == 1, np.log(clipped), np.log1p(-clipped)))
+
+
+def _squared_error(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.asarray((scores - labels) ** 2)

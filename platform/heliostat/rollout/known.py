@@ -58,7 +58,7 @@ class Dropped:
     """Counts that contradict themselves."""
 
     invalid_pairs: int = 0
-    """Scores or labels that are no probability or no 0/1."""
+    """Scores or labels that the loss is not made for, such as a probability above 1."""
 
     forgotten_pairs: int = 0
     forgotten_labels: int = 0
@@ -124,7 +124,7 @@ class Evidence:
     """Distance of the two scores, over all pairs, labelled or not."""
 
     flips: int = 0
-    """Pairs whose scores lie on different sides of one half."""
+    """Pairs of probabilities that lie on different sides of one half."""
 
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
     """By name, of those that were asked already."""

@@ -355,6 +355,7 @@ def _gathering(rollout: RolloutState) -> Gathering:
         stable=STABLE,
         candidate=rollout.plan.candidate,
         twin=rollout.plan.twin,
+        loss="log_loss" if rollout.plan.loss is None else rollout.plan.loss.of,
         baking=rollout.bake_epoch is not None,
     )
 

@@ -80,6 +80,15 @@ class Answerer:
 
     async def _answer(self, asked: Asked) -> Answer:
         served, policy, only_index = asked.served, asked.served.policy, asked.only_index
+        if asked.row.by_keys:
+            began = self._timer()
+            await asked.row.fetch(served.versions)
+            if asked.row.is_fetched:
+                self._meter.observe(
+                    "heliostat_feature_seconds", served.policy_labels, self._timer() - began
+                )
+            if asked.row.has_defaults:
+                self._meter.add("heliostat_feature_defaults", served.policy_labels)
         slot = slot_of(asked.unit, policy.model)
         index = policy.slots[slot] if only_index is None else only_index
         answered_by, scores, own_ms = index, None, None
@@ -113,6 +122,8 @@ class Answerer:
         self._meter.add("heliostat_requests", (*labels, _STATUS_TEXT[status]))
         self._meter.observe("heliostat_request_seconds", labels, latency_ms / 1000)
         headers = _headers(asked.request_id, variant, served.epoch, fallback)
+        if asked.row.has_defaults:
+            headers.append((b"x-heliostat-features", b"default"))
         if scores is None:
             message = f"version {variant.version} could not answer; see the gateway's log"
             return Answer(status, protocol.error(message), [asgi.JSON, *headers])

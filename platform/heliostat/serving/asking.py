@@ -113,7 +113,7 @@ class Variants:
         version, variant = served.versions[index], served.policy.variants[index]
         if version is None:
             raise VariantFailed("the version cannot be loaded")
-        if asked.row.by_keys and version.features is not None:
+        if asked.row.by_keys and version.features is not None and not asked.row.is_fetched:
             began = self._timer()
             columns = asked.row.columns(version)
             self._meter.observe(

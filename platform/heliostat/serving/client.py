@@ -15,7 +15,7 @@ import msgspec
 if TYPE_CHECKING:
     import aiohttp
 
-Key = str | int | None
+Key = str | int | float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,20 +77,21 @@ class InferenceClient:
         if self._session is not None:
             await self._session.close()
 
-    async def infer_by_keys(
+    async def infer(
         self,
         model: str,
-        keys: Mapping[str, Key],
+        values: Mapping[str, Key],
         *,
         request_id: str,
         unit: str,
         at: datetime | None = None,
     ) -> Answer:
-        """Ask for one row by entity keys; the gateway reads its features online.
+        """Ask for one row, by entity keys or with all inputs.
 
         Args:
             model: Registered model.
-            keys: Every entity key of the model's feature service; None where it is unknown.
+            values: Every entity key of the model's feature service, and the gateway reads its
+                features online; or every input. None where it is unknown or missing.
             request_id: Comes back with the answer, and names it for a late label.
             unit: Who is assigned to a variant; the same unit keeps its variant.
             at: Moment as of which ages of features are counted; None for the gateway's clock.
@@ -110,7 +111,7 @@ class InferenceClient:
         try:
             async with self._session.post(
                 f"{self._endpoint}/v2/models/{model}/infer",
-                data=msgspec.json.encode({"inputs": [_tensor(*item) for item in keys.items()]}),
+                data=msgspec.json.encode({"inputs": [_tensor(*item) for item in values.items()]}),
                 headers=headers,
             ) as response:
                 body = await response.read()
@@ -124,8 +125,18 @@ class InferenceClient:
 
 
 def _tensor(name: str, value: Key) -> dict[str, object]:
-    datatype = "INT64" if isinstance(value, int) else "BYTES"
-    return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
+    return {"name": name, "shape": [1], "datatype": datatype(value), "data": [value]}
+
+
+def datatype(value: Key) -> str:
+    """Name the protocol's type for one value.
+
+    >>> datatype(3), datatype(0.5), datatype("x")
+    ('INT64', 'FP64', 'BYTES')
+    """
+    if isinstance(value, int):
+        return "INT64"
+    return "FP64" if isinstance(value, float) else "BYTES"
 
 
 def _answer(

@@ -74,6 +74,42 @@ def variant_application(args: dict[str, Any]) -> Any:
     return serve.deployment(**options)(serve.ingress(start_variant_app)()).bind()
 
 
+def neighbours_application(args: dict[str, Any]) -> Any:
+    """Build the Serve application of vector searches; `serve_apps.vectors:build` calls it."""
+    from ray import serve
+
+    settings = from_args(GatewaySettings, args)
+
+    def start_neighbours() -> Any:
+        from heliostat.serving.replica import neighbours
+
+        return neighbours(settings)
+
+    options = _options(
+        "neighbours",
+        num_replicas=settings.num_replicas,
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+    )
+    return serve.deployment(**options)(serve.ingress(start_neighbours)()).bind()
+
+
+def start_neighbours(args: dict[str, Any]) -> None:
+    """Serve vector searches at ``/vectors``; nothing changes where that is done already.
+
+    Raises:
+        Unavailable: It did not come up; Serve's own reason is in the message.
+    """
+    from ray import serve
+
+    if _status("vectors") in ("RUNNING", "DEPLOYING"):
+        return
+    try:
+        serve.run(neighbours_application(args), name="vectors", route_prefix="/vectors")
+    except RuntimeError as error:
+        raise Unavailable("vectors", str(error)[:500]) from error
+
+
 def start_variant(
     model: str,
     version: str,

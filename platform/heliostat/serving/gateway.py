@@ -28,6 +28,7 @@ from heliostat.serving.fields import Fields
 from heliostat.serving.following import Follower
 from heliostat.serving.forward import Forwarder, VariantClient, sealed
 from heliostat.serving.metrics import Meter, Sink
+from heliostat.serving.online import Features, OpenReader, Patience
 from heliostat.serving.pairs import PairScorer
 from heliostat.serving.refused import Refused
 from heliostat.serving.residence import Residents
@@ -35,7 +36,7 @@ from heliostat.serving.routes import Match
 from heliostat.serving.settings import GatewaySettings
 from heliostat.serving.sharing import RateSource, share_rates
 from heliostat.serving.source import PolicySource
-from heliostat.serving.versions import Loader, OpenReader, Row, ServedModel, Snapshot
+from heliostat.serving.versions import Loader, Row, ServedModel, Snapshot
 
 _EVIDENCE_TIMEOUT_S = 5.0
 _MAX_PATHS = 4_096
@@ -83,10 +84,18 @@ class Gateway(asgi.Application):
             budget_bytes=settings.model_memory_bytes,
             meter=self.meter,
         )
+        patience = Patience(
+            deadline_s=settings.feature_deadline_s, failures=settings.feature_failures
+        )
         self.policies = Follower(
             outside.policy_source,
             Loader(
-                home.keys, outside.open_reader, self.residents, pinned=frozenset(settings.pinned)
+                home.keys,
+                lambda reference: Features(
+                    reference, outside.open_reader, patience=patience, timer=timer
+                ),
+                self.residents,
+                pinned=frozenset(settings.pinned),
             ),
             home.root / "policy.json",
             changed=self._changed,

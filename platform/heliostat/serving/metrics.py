@@ -64,6 +64,8 @@ METRICS: Mapping[str, Metric] = {
         ("heliostat_models_resident", "gauge", (), "Versions in this process's memory."),
         ("heliostat_model_bytes", "gauge", (), "Memory that they are estimated to take."),
         ("heliostat_feature_seconds", "histogram", ("model",), "Reading features by key."),
+        ("heliostat_feature_defaults", "counter", ("model",),
+         "Requests answered with declared defaults, the online store being silent."),
         ("heliostat_policy_epoch", "gauge", (), "Epoch of the policy that is obeyed."),
         ("heliostat_exposures_waiting", "gauge", (), "Records that wait for the disk."),
         ("heliostat_exposures_dropped", "gauge", (), "Records lost since the start."),
@@ -91,7 +93,8 @@ class Sink(Protocol):
 class Meter:
     """Counts in memory; labels are given in the order of the table."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Mapping[str, Metric] = METRICS) -> None:
+        self._table = table
         self._counts: dict[tuple[str, tuple[str, ...]], float] = {}
         self._values: dict[tuple[str, tuple[str, ...]], float] = {}
         self._observed: dict[tuple[str, tuple[str, ...]], list[float]] = {}
@@ -120,12 +123,12 @@ class Meter:
         values, self._values = self._values, {}
         observed, self._observed = self._observed, {}
         for (name, labels), value in counts.items():
-            sink.add(METRICS[name], labels, value)
+            sink.add(self._table[name], labels, value)
         for (name, labels), value in values.items():
-            sink.set(METRICS[name], labels, value)
+            sink.set(self._table[name], labels, value)
         for (name, labels), several in observed.items():
             for value in several:
-                sink.observe(METRICS[name], labels, value)
+                sink.observe(self._table[name], labels, value)
 
 
 class RaySink:

@@ -15,13 +15,14 @@ from heliostat.serving.forward import HttpForwarder
 from heliostat.serving.gateway import Gateway, Outside
 from heliostat.serving.listening import is_reachable
 from heliostat.serving.metrics import RaySink
+from heliostat.serving.neighbours import Neighbours
 from heliostat.serving.plane import PlaneRates, PlaneSource
 from heliostat.serving.settings import GatewaySettings, VariantSettings
 from heliostat.serving.variant import VariantApp
 
 if TYPE_CHECKING:
     from heliostat.registry.package import FeatureServiceReference
-    from heliostat.serving.versions import FeatureReader
+    from heliostat.serving.online import FeatureReader
 
 _DIRECT_PORTS = range(30_000, 31_001)
 """Where Ray Serve lets a replica listen for the ingress."""
@@ -33,14 +34,40 @@ def gateway(settings: GatewaySettings) -> Gateway:
     online_db = settings.layout.online_db
 
     def open_reader(reference: FeatureServiceReference) -> FeatureReader:
-        from heliostat.features.online import OnlineReader
+        from heliostat.features.stores import open_reader as of_store
 
-        reader: FeatureReader = OnlineReader(online_db, reference.project, reference.views)
+        reader: FeatureReader = of_store(
+            settings.online_store, online_db, reference.project, reference.views
+        )
         return reader
 
     gateway_id = secrets.token_hex(6)
+    outside = Outside(
+        policy_source=PlaneSource(gateway_id),
+        forwarder=HttpForwarder(),
+        open_reader=open_reader,
+        door=_door(settings),
+        rates=PlaneRates(gateway_id),
+        sink=RaySink(),
+    )
+    return Gateway(settings, outside, gateway_id=gateway_id)
+
+
+def neighbours(settings: GatewaySettings) -> Neighbours:
+    """Build the application that searches vector indexes, behind the gateway's keys."""
+    telemetry.configure("neighbours")
+    return Neighbours(settings.layout.root / "vectors", _door(settings))
+
+
+def variant(settings: VariantSettings) -> VariantApp:
+    """Build the application of one version."""
+    telemetry.configure(f"variant-{settings.model}-{settings.version}")
+    return VariantApp(settings)
+
+
+def _door(settings: GatewaySettings) -> Door:
     port = int(urllib.parse.urlsplit(settings.endpoint).port or 80)
-    door = Door(
+    return Door(
         KeyFile(settings.layout.keys, time.time),
         TokenChecker(read_issuers(settings.layout.keys / "issuers.json")),
         mode=settings.admission,
@@ -50,18 +77,3 @@ def gateway(settings: GatewaySettings) -> Gateway:
         clock=time.time,
         timer=time.perf_counter,
     )
-    outside = Outside(
-        policy_source=PlaneSource(gateway_id),
-        forwarder=HttpForwarder(),
-        open_reader=open_reader,
-        door=door,
-        rates=PlaneRates(gateway_id),
-        sink=RaySink(),
-    )
-    return Gateway(settings, outside, gateway_id=gateway_id)
-
-
-def variant(settings: VariantSettings) -> VariantApp:
-    """Build the application of one version."""
-    telemetry.configure(f"variant-{settings.model}-{settings.version}")
-    return VariantApp(settings)

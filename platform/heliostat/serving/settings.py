@@ -116,6 +116,16 @@ class GatewaySettings(ReplicaSettings):
     pinned: tuple[str, ...] = ()
     """Models that are never put away."""
 
+    online_store: str = "file"
+    """Where features are read: ``file`` is the platform's own on this machine's disk; else a
+    URL as ``redis://host:port/0``."""
+
+    feature_deadline_s: float = 0.04
+    """A read from a server that takes longer gives the declared defaults, or 503."""
+
+    feature_failures: int = 5
+    """Failed reads in a row after which the server is left alone for a second."""
+
     access_log_ratio: float = 0.01
     """Share of requests that get a line in the access log; refusals and errors always do."""
 

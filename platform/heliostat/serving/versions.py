@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from heliostat import telemetry
 from heliostat.errors import nearest
@@ -14,46 +14,9 @@ from heliostat.inference.predictor import read_verified
 from heliostat.registry.package import FeatureServiceReference, PackageDescription
 from heliostat.rollout.policy import ModelPolicy, Policy, Variant
 from heliostat.serving import protocol
+from heliostat.serving.online import Features
 from heliostat.serving.refused import Refused, bad
 from heliostat.serving.residence import Resident, Residents
-
-
-class FeatureReader(Protocol):
-    """Reads online features; `heliostat.features.online.OnlineReader` is one."""
-
-    def read(self, keys: Mapping[str, Sequence[Any]], at: datetime | None) -> dict[str, list[Any]]:
-        """Return feature name to one value per row, None where it is missing."""
-        ...
-
-
-OpenReader = Callable[[FeatureServiceReference], FeatureReader]
-
-
-class Features:
-    """The online features of one feature service, opened when they are first read."""
-
-    def __init__(self, reference: FeatureServiceReference, open_reader: OpenReader) -> None:
-        self.reference = reference
-        self._open_reader = open_reader
-        self._reader: FeatureReader | None = None
-
-    def read(self, keys: Mapping[str, Sequence[Any]], at: datetime | None) -> dict[str, list[Any]]:
-        """Read one row of features per key.
-
-        Raises:
-            Refused: 503; the online store cannot be read now.
-        """
-        try:
-            if self._reader is None:
-                self._reader = self._open_reader(self.reference)
-            return self._reader.read(keys, at)
-        except Exception as error:
-            # Whatever goes wrong in the store, the client is not at fault and may come again.
-            self._reader = None
-            telemetry.event("features.unreadable", problem=repr(error)[:300])
-            raise Refused(
-                503, "features: the online store cannot be read now", retry_after_s=1
-            ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,21 +99,47 @@ class Snapshot:
 class Row:
     """The values of one request: what was given, and features, read at most once each."""
 
-    __slots__ = ("_at", "_given", "_read", "by_keys")
+    __slots__ = ("_at", "_given", "_read", "by_keys", "has_defaults", "is_fetched")
 
     def __init__(self, given: Mapping[str, list[Any]], by_keys: bool, at: datetime | None) -> None:
         self._given = given
         self.by_keys = by_keys
         self._at = at
-        self._read: dict[int, dict[str, list[Any]]] = {}
+        self._read: dict[int, dict[str, list[Any]] | Refused] = {}
+        self.is_fetched = False
+        """Whether values came, or should have come, from a server."""
+
+        self.has_defaults = False
+        """Whether a store did not answer, so that declared defaults stand for its values."""
 
     @property
     def given(self) -> Mapping[str, list[Any]]:
         """The tensors of the request."""
         return self._given
 
+    async def fetch(self, versions: Sequence[LoadedVersion | None]) -> None:
+        """Read what these versions need from a server; what fails is raised when it is used."""
+        for version in versions:
+            if version is None or version.features is None or id(version.features) in self._read:
+                continue
+            found: dict[str, list[Any]] | Refused
+            try:
+                if not version.features.is_remote:
+                    continue
+                self.is_fetched = True
+                keys = {name: self._given[name] for name in version.features.reference.keys}
+                found, is_default = await version.features.fetch(keys, self._at)
+                self.has_defaults |= is_default
+            except Refused as error:
+                found = error
+            self._read[id(version.features)] = found
+
     def features(self, version: LoadedVersion) -> Mapping[str, list[Any]]:
-        """Feature values of the version's own views; equal references share one read."""
+        """Feature values of the version's own views; equal references share one read.
+
+        Raises:
+            Refused: They cannot be read.
+        """
         if not self.by_keys or version.features is None:
             return {}
         key = id(version.features)
@@ -159,6 +148,8 @@ class Row:
             reference = version.features.reference
             keys = {name: self._given[name] for name in reference.keys}
             values = self._read[key] = version.features.read(keys, self._at)
+        if isinstance(values, Refused):
+            raise values
         return values
 
     def columns(self, version: LoadedVersion) -> Mapping[str, list[Any]]:
@@ -182,7 +173,7 @@ class Loader:
     def __init__(
         self,
         keys_dir: Path,
-        open_reader: OpenReader,
+        open_features: Callable[[FeatureServiceReference], Features],
         residents: Residents,
         *,
         pinned: frozenset[str] = frozenset(),
@@ -191,12 +182,12 @@ class Loader:
 
         Args:
             keys_dir: Folder of trusted keys.
-            open_reader: Opens the online features of a feature service.
+            open_features: Makes what reads the online features of a feature service.
             residents: Where versions are held that answer in this process.
             pinned: Models that are never put away.
         """
         self._keys_dir = keys_dir
-        self._open_reader = open_reader
+        self._open_features = open_features
         self._residents = residents
         self._pinned = pinned
         self._descriptions: dict[str, PackageDescription] = {}
@@ -269,7 +260,7 @@ class Loader:
             return None
         features = self._features.get(reference)
         if features is None:
-            features = self._features[reference] = Features(reference, self._open_reader)
+            features = self._features[reference] = self._open_features(reference)
         return features
 
     def _forget(self, models: Mapping[str, ServedModel]) -> None:

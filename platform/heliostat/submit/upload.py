@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,19 +36,24 @@ class Upload:
     """Which code this is: the git commit, with ``+<digest>`` when files differ from it, or
     ``content-<digest>`` where there is no git."""
     num_files: int
+    size_bytes: int
+    """Of the files, before packing."""
+    described: str
+    """Number, size and the largest files, in words."""
 
 
 def list_files(repository: Path, *, leave_out: Sequence[Path] = ()) -> list[str]:
     """List the files that belong to the clone, sorted, relative to it.
 
-    With git: tracked files and new ones that are not ignored. Without: all but the usual
-    folders of caches, environments and state. Links are left out.
+    With git: the files that it tracks, as they are now; one that `git add` never saw stays where
+    it is. Without git: all but the usual folders of caches, environments and state. Links are
+    left out.
 
     Args:
         repository: The clone, or an unpacked archive of it.
         leave_out: Folders, such as a state folder that somebody put inside.
     """
-    names = _git(repository, "ls-files", "-z", "-c", "-o", "--exclude-standard")
+    names = _git(repository, "ls-files", "-z", "-c")
     listed = names.split("\0") if names is not None else _walk(repository)
     skipped = tuple(
         f"{folder.relative_to(repository)}/"
@@ -65,22 +70,45 @@ def list_files(repository: Path, *, leave_out: Sequence[Path] = ()) -> list[str]
     )
 
 
+def untracked(repository: Path) -> list[str]:
+    """New files that git neither tracks nor ignores, and that a job is therefore not given."""
+    names = _git(repository, "ls-files", "-z", "-o", "--exclude-standard") or ""
+    return sorted(name for name in names.split("\0") if name)
+
+
+def require_small(repository: Path, names: Sequence[str]) -> dict[str, int]:
+    """Check that the files are not too large for Ray; return their sizes in bytes.
+
+    Raises:
+        ConfigError: They are; names the largest.
+    """
+    sizes = {name: (repository / name).stat().st_size for name in names}
+    total = sum(sizes.values())
+    if total > MAX_BYTES:
+        raise ConfigError(
+            "upload", f"{total / 1e6:.0f} MB", f"must be at most {MAX_BYTES / 1e6:.0f} MB",
+            breaks=f"the largest files are {_largest(sizes, 5)}",
+            next_step="Move data out of the clone, or name it in .gitignore and git rm --cached it",
+        )  # fmt: skip
+    return sizes
+
+
+def _largest(sizes: Mapping[str, int], count: int) -> str:
+    chosen = sorted(sizes, key=lambda name: (-sizes[name], name))[:count]
+    return ", ".join(f"{name} ({_megabytes(sizes[name])})" for name in chosen)
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 10**7 else f"{num_bytes / 1e6:.2f} MB"
+
+
 def pack(repository: Path, names: Sequence[str], target: Path) -> Upload:
     """Pack files into the zip file `target`.
 
     Raises:
         ConfigError: They are larger than Ray takes; names the largest.
     """
-    sizes = {name: (repository / name).stat().st_size for name in names}
-    total = sum(sizes.values())
-    if total > MAX_BYTES:
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
-        listed = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in largest)
-        raise ConfigError(
-            "upload", f"{total / 1e6:.0f} MB", f"must be at most {MAX_BYTES / 1e6:.0f} MB",
-            breaks=f"the largest files are {listed}",
-            next_step="Move data out of the clone, or name it in .gitignore",
-        )  # fmt: skip
+    sizes = require_small(repository, names)
     digest = hashlib.sha256()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in names:
@@ -98,6 +126,9 @@ def pack(repository: Path, names: Sequence[str], target: Path) -> Upload:
         digest=short,
         revision=_revision(repository, short),
         num_files=len(names),
+        size_bytes=sum(sizes.values()),
+        described=f"{len(names):,} files, {_megabytes(sum(sizes.values()))}; "
+        f"the largest are {_largest(sizes, 3)}",
     )
 
 
@@ -109,7 +140,7 @@ def require_script(names: Sequence[str], script: str) -> None:
     """
     known = [name for name in names if name.startswith("jobs/") and name.count("/") == 1]
     require(
-        script in names, "script", script, "must be a file of the clone",
+        script in names, "script", script, "must be a file of the clone that git tracks",
         breaks="known: " + ", ".join(known),
     )  # fmt: skip
 

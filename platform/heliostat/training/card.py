@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from heliostat.training.fit import FitSummary
 
 _WORST_SLICES = 5
+_NEEDED_INPUTS = 8
 
 
 def render(
@@ -40,6 +41,16 @@ def render(
                 for part in item.slices[:_WORST_SLICES]
             ]
             parts += ["Worst slices:", _table(("column", "value", "rows", "loss"), rows)]
+        if item.inputs:
+            rows = [
+                (
+                    part.name, f"{part.shuffled_rise:+.4f}", f"{part.missing_rise:+.4f}",
+                    f"{part.alone:.3f}",
+                )
+                for part in item.inputs[:_NEEDED_INPUTS]
+            ]  # fmt: skip
+            head = ("input", "loss if shuffled", "loss if missing", "alone")
+            parts += ["Most needed inputs:", _table(head, rows)]
     parts += ["## Inputs", _table(("name", "kind", "known categories"), _inputs(description))]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -6,7 +6,7 @@ Shapes: B rows, U distinct scores.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +43,19 @@ class Slice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class InputTrial:
+    """What one input is worth to a model."""
+
+    name: str
+    missing_rise: float
+    """By how much the mean loss rises if it is missing everywhere."""
+    shuffled_rise: float
+    """The same if its values are exchanged between rows."""
+    alone: float
+    """What it predicts without any model: an AUC, or a share of variance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """What was measured on one set of rows."""
 
@@ -58,6 +71,18 @@ class Evaluation:
     calibration: tuple[Bin, ...] = ()
     slices: tuple[Slice, ...] = ()
     """All slices that are large enough, the worst first."""
+    inputs: tuple[InputTrial, ...] = ()
+    """What each input is worth, the most needed first."""
+
+    @property
+    def judged(self) -> dict[str, float]:
+        """Everything that a gate may ask for: metrics, and ``<metric>_low`` and ``_high``."""
+        bounds = {
+            f"{name}_{side}": value
+            for name, interval in self.intervals.items()
+            for side, value in zip(("low", "high"), interval, strict=True)
+        }
+        return {**bounds, **self.metrics}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored in ``gates.json``; what is not finite becomes null."""
@@ -77,6 +102,14 @@ class Evaluation:
             calibration=tuple(Bin(**item) for item in plain["calibration"]),
             slices=tuple(
                 Slice(**{**item, "loss": _number(item["loss"])}) for item in plain["slices"]
+            ),
+            # Packages from before inputs were tried have none.
+            inputs=tuple(
+                InputTrial(
+                    name=item["name"],
+                    **{key: _number(item[key]) for key in item if key != "name"},
+                )
+                for item in plain.get("inputs", ())
             ),
         )
 
@@ -144,7 +177,7 @@ def evaluate(
     if binary:
         intervals = _intervals(label_B, score_B, loss_B, plan)
     else:
-        intervals = _mean_intervals({"mse": loss_B}, plan)
+        intervals = _mean_intervals({"mse": loss_B, "mae": np.abs(score_B - label_B)}, plan)
     return Evaluation(
         rows=len(label_B),
         metrics=metrics,
@@ -254,7 +287,7 @@ def _intervals(
     groups = _groups(label_B, score_B)
     drawn = [
         (float(weight_B @ loss_B / len(loss_B)), _auc(*groups, weight_B))
-        for weight_B in _resamples(len(loss_B), plan)
+        for weight_B in resamples(len(loss_B), plan)
     ]
     if not drawn:
         return {}
@@ -269,14 +302,14 @@ def _mean_intervals(
         return {}
     return {
         name: _middle([
-            float(weight_B @ value_B / len(value_B)) for weight_B in _resamples(len(value_B), plan)
+            float(weight_B @ value_B / len(value_B)) for weight_B in resamples(len(value_B), plan)
         ])
         for name, value_B in values.items()
     }  # fmt: skip
 
 
-def _resamples(num_rows: int, plan: EvaluationPlan) -> Any:
-    """How often each row is drawn, for each repetition."""
+def resamples(num_rows: int, plan: EvaluationPlan) -> Iterator[Floats]:
+    """Yield how often each row is drawn, shape (B,), for each bootstrap repetition."""
     rng = np.random.default_rng(plan.seed)
     for _ in range(plan.num_resamples):
         yield np.bincount(rng.integers(0, num_rows, num_rows), minlength=num_rows).astype(float)

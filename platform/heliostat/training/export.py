@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -16,7 +17,7 @@ from heliostat.config import require
 from heliostat.errors import HeliostatError
 from heliostat.inference.columns import encode
 from heliostat.inference.predictor import Predictor
-from heliostat.registry import signing
+from heliostat.registry import sbom, signing
 from heliostat.registry.package import FeatureServiceReference, ModelInput, PackageDescription
 from heliostat.training import card
 from heliostat.training.evaluate import Evaluation
@@ -90,7 +91,7 @@ def finish(
     lineage: Mapping[str, Any],
     about: str = "",
 ) -> str:
-    """Add evidence, lineage and card to a package, sign it and return its content digest.
+    """Add evidence, lineage, card and bill of materials to a package, sign it and return its content digest.
 
     Signing says who made a package, not that it is good: that is for the gates, whose refusal
     is the caller's to raise.
@@ -114,6 +115,13 @@ def finish(
     _write_json(package_dir / "lineage.json", lineage)
     text = card.render(description, fitted, evaluations, gates, lineage, about)
     (package_dir / "card.md").write_text(text, encoding="utf-8")
+    digests = {
+        path.relative_to(package_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(package_dir.rglob("*"))
+        if path.is_file() and path.name not in (signing.SIGNATURE, sbom.FILE)
+    }
+    materials = sbom.render(description.model, lineage.get("environment", ()), digests)
+    (package_dir / sbom.FILE).write_text(materials, encoding="utf-8")
     return signing.sign(package_dir, keys_dir)
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from heliostat.config import require
 from heliostat.errors import HeliostatError, Unavailable
 from heliostat.registry.package import ModelInput
 from heliostat.registry.tracking import Tracking
 from heliostat.telemetry import Progress
+from heliostat.training.checkpoints import FOLDER, Checkpoints, best
 from heliostat.training.recipe import TrainRecipe
 from heliostat.training.rows import PreparedRows, Statistics, prepare
-from heliostat.training.spool import KeepReports, MetricSpool
+from heliostat.training.spool import MetricSpool
 
 if TYPE_CHECKING:
     import polars as pl
@@ -87,7 +89,7 @@ def fit(
 
     The caller owns the MLflow run: it stays RUNNING, and each epoch's metrics appear there
     while training goes on, or at the end if MLflow was away. Calling again with the same
-    `run_id` and `storage_path` goes on after the last whole epoch; a finished training
+    `run_id` and `storage_path` goes on after the last whole checkpoint; a finished training
     trains no further.
 
     Args:
@@ -109,81 +111,77 @@ def fit(
     prepared = prepare(recipe, rows, folder / "rows")
     spool = MetricSpool(folder)
     with _watch(spool, tracking, run_id, recipe.epochs, progress):
-        checkpoints = _run(recipe, prepared, KeepReports(folder), folder)
+        _run(recipe, prepared, folder)
     if tracking is not None:
         spool.send(tracking, run_id)
-    steps = dict(spool.read())
-    best, source = _best(steps, checkpoints)
+    chosen = best(Checkpoints(folder / FOLDER, recipe.keep).whole())
     scratch = folder / f"{_WEIGHTS}.part"
-    shutil.copyfile(source / _WEIGHTS, scratch)
+    shutil.copyfile(chosen.folder / _WEIGHTS, scratch)
     weights = scratch.replace(folder / _WEIGHTS)
     shutil.rmtree(prepared.folder)
+    epochs = spool.epochs()
     return FitResult(
         weights=weights,
         inputs=prepared.inputs,
         statistics=prepared.statistics,
-        epochs=tuple(steps[epoch] for epoch in sorted(steps)),
-        best_epoch=best,
+        epochs=tuple(epochs[epoch] for epoch in sorted(epochs)),
+        best_epoch=chosen.position.epoch,
         num_train=prepared.num_train,
         num_validation=prepared.num_validation,
     )
 
 
-def _run(
-    recipe: TrainRecipe, prepared: PreparedRows, reports: KeepReports, folder: Path
-) -> list[tuple[int, Path]]:
-    """Run the workers; return the kept checkpoints with their epochs."""
+def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:
+    """Run the workers to the end."""
+    import ray.data
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    from heliostat.training.worker import Task, train
+    from heliostat.training.worker import SHARD, Task, train
 
+    datasets: dict[str, Any] = {}
+    if recipe.feed == "stream":
+        _refuse_starved_stream(recipe)
+        datasets[SHARD] = ray.data.read_parquet(str(prepared.stream))
+    # Ray annotates a number, and takes a pair for elastic training.
+    num_workers: Any = recipe.num_workers
+    if recipe.min_workers is not None:
+        num_workers = (recipe.min_workers, recipe.num_workers)
     trainer = TorchTrainer(
         train,
-        train_loop_config={"task": Task(recipe=recipe, rows=prepared)},
+        train_loop_config={"task": Task(recipe=recipe, rows=prepared, folder=folder)},
+        datasets=datasets,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=recipe.num_workers, use_gpu=recipe.use_gpu
+            num_workers=num_workers,
+            use_gpu=recipe.use_gpu,
+            resources_per_worker={
+                "CPU": recipe.compute.cpus_per_worker,
+                **({"GPU": 1} if recipe.use_gpu else {}),
+            },
         ),
         run_config=ray.train.RunConfig(
-            name="ray",
+            # Ray would go on with a state of the same name; ours is in `folder`, and whole.
+            name=f"ray-{uuid.uuid4().hex[:8]}",
             storage_path=str(folder),
             failure_config=ray.train.FailureConfig(max_failures=recipe.max_failures),
-            checkpoint_config=_kept(recipe),
-            callbacks=[_callback(reports)],
         ),
     )
     try:
-        result = trainer.fit()
+        trainer.fit()
     except ray.train.WorkerGroupError as error:
         raise _cause(error) from error
-    return [
-        (int(metrics["epoch"]), Path(checkpoint.path))
-        for checkpoint, metrics in result.best_checkpoints or ()
-    ]
 
 
-def _kept(recipe: TrainRecipe) -> Any:
-    """Keep the best and, since Ray resumes from it, the last checkpoint."""
-    import ray.train
+def _refuse_starved_stream(recipe: TrainRecipe) -> None:
+    """Reading needs a CPU that no worker holds, or the workers wait for ever."""
+    import ray
 
-    if recipe.validation.share == 0:
-        return ray.train.CheckpointConfig(num_to_keep=1)
-    return ray.train.CheckpointConfig(
-        num_to_keep=1,
-        checkpoint_score_attribute="validation_loss",
-        checkpoint_score_order="min",
-    )
-
-
-def _callback(reports: KeepReports) -> Any:
-    import ray.train
-
-    class Callback(ray.train.UserCallback):
-        def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
-            del run_context, checkpoint
-            reports.report(metrics)
-
-    return Callback()
+    have = ray.cluster_resources().get("CPU", 0.0)
+    taken = recipe.num_workers * recipe.compute.cpus_per_worker
+    require(
+        have - taken >= 1, "train.compute.cpus_per_worker", recipe.compute.cpus_per_worker,
+        f"must leave a CPU for reading; {recipe.num_workers} workers take {taken:g} of {have:g}",
+    )  # fmt: skip
 
 
 def _cause(error: Any) -> HeliostatError:
@@ -195,18 +193,6 @@ def _cause(error: Any) -> HeliostatError:
                 return failure
             failure = getattr(failure, "cause", None) or failure.__cause__
     return TrainingFailed(str(error))
-
-
-def _best(
-    steps: Mapping[int, Mapping[str, float]], checkpoints: Sequence[tuple[int, Path]]
-) -> tuple[int, Path]:
-    """Of the checkpoints that were kept, the one of least validation loss, or else the last."""
-
-    def badness(checkpoint: tuple[int, Path]) -> tuple[float, int]:
-        loss = steps[checkpoint[0]].get("validation_loss", math.inf)
-        return (loss if math.isfinite(loss) else math.inf, -checkpoint[0])
-
-    return min(checkpoints, key=badness)
 
 
 @contextmanager
@@ -228,12 +214,10 @@ def _watch(
         ended = False
         while not ended:
             ended = done.wait(_POLL_S)
-            count = len(spool.read())
-            if count == told:
-                continue
-            told = count
-            if progress is not None:
+            count = len(spool.epochs())
+            if count != told and progress is not None:
                 progress(count, num_epochs, "epochs")
+            told = count
             if tracking is not None:
                 # Training goes on without MLflow; what is missing is sent at the end.
                 with suppress(Unavailable):

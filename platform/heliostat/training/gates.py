@@ -92,6 +92,17 @@ class GateReport:
                 return GateRefused(subject, f"{result.gate.name} ({result.gate.metric})", saw, need)
         return None if self.results else GateRefused(subject, "gates", "none", "at least one gate")
 
+    def tags(self) -> dict[str, str]:
+        """One line for each gate, as stored on the registered version."""
+        found = {}
+        for item in self.results:
+            saw = "not measured" if item.saw is None else f"{item.saw:.6g}"
+            word = "met" if item.met else "refused"
+            if not item.met and item.gate.waived is not None:
+                word = f"waived ({item.gate.waived})"
+            found[f"gate.{item.gate.name}"] = f"{word}: {item.gate.metric} {saw}, {item.gate.need}"
+        return found
+
     def to_dict(self) -> list[dict[str, Any]]:
         """Plain values, as stored in ``gates.json``."""
         return [

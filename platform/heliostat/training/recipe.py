@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from heliostat.config import reference, require
 from heliostat.training import models
+from heliostat.training.compute import Compute, Keep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +48,18 @@ class TrainRecipe:
     task: Literal["binary", "regression"] = "binary"
     """Cross-entropy on a probability, or squared error on a number."""
 
+    loss: Callable[..., Any] | None = None
+    """Called as ``loss(output, label)`` with tensors of shape (B,); returns the loss of each row,
+    shape (B,). None: what `task` says."""
+
+    measure: Callable[..., Any] | None = None
+    """Called as ``measure(output, label)`` on rows held back; returns named values of each row,
+    shape (B,) each, whose means are logged as ``validation_<name>``."""
+
+    loop: Callable[..., Any] | None = None
+    """An own torch loop, called as ``loop(session)`` in each worker, see `training.session`.
+    None: the built-in one."""
+
     epochs: int = 6
 
     batch_size: int = 4096
@@ -59,10 +72,26 @@ class TrainRecipe:
 
     num_workers: int = 2
 
+    min_workers: int | None = None
+    """Begin and go on with so few while machines are missing, and take more as they come
+    (Ray's elastic training). None: always `num_workers`."""
+
     use_gpu: bool = False
 
+    compute: Compute = field(default_factory=Compute)
+
+    feed: Literal["map", "stream"] = "map"
+    """map: each worker holds all rows, and seed, epoch and step alone say which come when.
+    stream: Ray Data streams each worker its part; every row comes at least once in an epoch,
+    and again in the rest of an epoch that is repeated after a loss."""
+
+    keep: Keep = field(default_factory=Keep)
+
+    log_every_steps: int = 10
+    """Steps between two points of ``step/loss`` and its like in MLflow; 0 logs epochs only."""
+
     max_failures: int = 2
-    """How often lost workers are replaced; training goes on after the last whole epoch."""
+    """How often lost workers are replaced; training goes on after the last whole checkpoint."""
 
     seed: int = 0
 
@@ -80,10 +109,12 @@ class TrainRecipe:
         twice = sorted({name for name in names if names.count(name) > 1})
         require(not twice, "train inputs", twice, "must be named once")
         require(self.label not in names, "train.label", self.label, "must not be an input too")
-        reference(self.model)
+        for function in (self.model, self.loss, self.measure, self.loop):
+            if function is not None:
+                reference(function)
         for name, low in (("epochs", 1), ("batch_size", 1), ("num_workers", 1)):
             require(getattr(self, name) >= low, f"train.{name}", getattr(self, name), "must be > 0")
-        for name in ("max_failures", "category_min_rows", "weight_decay"):
+        for name in ("max_failures", "category_min_rows", "weight_decay", "log_every_steps"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must be >= 0")
         require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "must be > 0")
         require(
@@ -96,3 +127,16 @@ class TrainRecipe:
             self.batch_size >= self.num_workers,
             "train.batch_size", self.batch_size, "must give each worker a row",
         )  # fmt: skip
+        require(
+            self.min_workers is None or 1 <= self.min_workers <= self.num_workers,
+            "train.min_workers", self.min_workers, f"must be 1 to {self.num_workers}",
+        )  # fmt: skip
+        if self.feed == "stream":
+            require(
+                not self.compute.deterministic, "train.compute.deterministic", True,
+                'needs feed="map"; a stream comes in the order in which its reads end',
+            )  # fmt: skip
+            require(
+                self.min_workers is None, "train.min_workers", self.min_workers,
+                'needs feed="map"; a stream is split for a fixed number of workers',
+            )  # fmt: skip

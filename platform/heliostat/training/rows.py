@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _Number = TypeVar("_Number", np.float32, np.int64)
 
 _TRAIN, _VALIDATION = "train.parquet", "validation.parquet"
+_STREAM, _ROWS_PER_STREAM_FILE = "stream", 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,18 @@ class PreparedRows:
     statistics: Statistics
     num_train: int
     num_validation: int
+
+    num_padding: int = 0
+    """Rows that a stream repeats, so that it splits evenly and no row is left out."""
+
+    @property
+    def stream(self) -> Path:
+        """Folder of the files that Ray Data streams."""
+        return self.folder / _STREAM
+
+    def input_names(self) -> tuple[list[str], list[str]]:
+        """Columns of the numeric and of the categorical inputs."""
+        return _columns(self.inputs)
 
     def read_train(self) -> Tensors:
         """Rows to learn from."""
@@ -111,6 +124,10 @@ def prepare(recipe: TrainRecipe, rows: pl.DataFrame | Path, folder: Path) -> Pre
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / _TRAIN, inputs, numeric_BN, categorical_BC, learn_label_B)
     statistics = _statistics(recipe, numeric_BN, learn_label_B)
+    num_padding = 0
+    if recipe.feed == "stream":
+        num_padding = -learn.height % recipe.num_workers
+        _write_stream(folder, num_padding, recipe.seed)
     held = frame.filter(held_B)
     _write(folder / _VALIDATION, inputs, *encode(held, inputs), label_B[held_B])
     return PreparedRows(
@@ -119,6 +136,7 @@ def prepare(recipe: TrainRecipe, rows: pl.DataFrame | Path, folder: Path) -> Pre
         statistics=statistics,
         num_train=learn.height,
         num_validation=held.height,
+        num_padding=num_padding,
     )
 
 
@@ -233,12 +251,34 @@ def _write(
     scratch.replace(path)
 
 
+def _write_stream(folder: Path, num_padding: int, seed: int) -> None:
+    """Cut the rows to learn from, shuffled once, into files of a size that Ray Data reads well."""
+    import polars as pl
+
+    frame = pl.read_parquet(folder / _TRAIN)
+    frame = pl.concat([frame, frame.head(num_padding)]).sample(
+        fraction=1.0, shuffle=True, seed=seed
+    )
+    target = folder / _STREAM
+    target.mkdir(exist_ok=True)
+    for path in target.iterdir():
+        path.unlink()
+    for number, part in enumerate(frame.iter_slices(_ROWS_PER_STREAM_FILE)):
+        part.write_parquet(target / f"{number:05d}.parquet", compression="lz4")
+
+
+def _columns(inputs: Sequence[ModelInput]) -> tuple[list[str], list[str]]:
+    return (
+        [f"input.{item.name}" for item in inputs if item.kind == "numeric"],
+        [f"input.{item.name}" for item in inputs if item.kind == "categorical"],
+    )
+
+
 def _read(path: Path, inputs: Sequence[ModelInput]) -> Tensors:
     import polars as pl
 
     frame = pl.read_parquet(path)
-    numeric = [f"input.{item.name}" for item in inputs if item.kind == "numeric"]
-    categorical = [f"input.{item.name}" for item in inputs if item.kind == "categorical"]
+    numeric, categorical = _columns(inputs)
     return Tensors(
         numeric_BN=_matrix(frame, numeric, np.float32),
         categorical_BC=_matrix(frame, categorical, np.int64),

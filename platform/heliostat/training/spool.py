@@ -1,73 +1,158 @@
-"""Epoch metrics on their way to MLflow: kept on disk first, so that an absence loses none."""
+"""Metrics on their way to MLflow: kept on disk first, so that an absence loses none."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from heliostat.errors import HeliostatError
 from heliostat.registry.tracking import Tracking
+
+EPOCH, STEP, SYSTEM = "epoch", "step", "system"
+"""Series of points; each counts its own steps."""
+
+_LINES, _SENT = "metrics.jsonl", "metrics.sent"
+_LINES_PER_CALL = 250
+
+
+class MetricLog:
+    """The writing end: one process appends points, in the order of their steps.
+
+    A training that goes on from a checkpoint repeats steps; the first report of each stays, so
+    that MLflow has one point for each.
+    """
+
+    def __init__(self, folder: Path, *, patience_s: float = 60.0) -> None:
+        """Go on with the file in `folder`, which must exist; a line that a kill cut is dropped.
+
+        Args:
+            folder: Of the training.
+            patience_s: How long to wait for an earlier writer that is about to go.
+
+        Raises:
+            HeliostatError: Another process still writes this training.
+        """
+        path = folder / _LINES
+        self._file: IO[bytes] = path.open("ab")
+        _lock(self._file, path, patience_s)
+        self._last: dict[str, int] = {}
+        whole = 0
+        for end, line in _lines(path, 0):
+            self._last[line["series"]] = line["step"]
+            whole = end
+        self._file.truncate(whole)
+
+    def add(self, series: str, step: int, metrics: Mapping[str, float], at_ms: int) -> None:
+        """Append the values of one step; a step that is there already is ignored."""
+        if step <= self._last.get(series, -1):
+            return
+        line = {"series": series, "step": step, "at_ms": at_ms, "metrics": dict(metrics)}
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._last[series] = step
+
+    def flush(self, *, to_disk: bool = False) -> None:
+        """Hand what was added to the reading end, and with `to_disk` make it survive a crash."""
+        self._file.flush()
+        if to_disk:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._file.close()
 
 
 class MetricSpool:
-    """A growing file of (step, metrics) and the number of lines that MLflow has.
-
-    The training's controller appends, its driver sends. After a restart an epoch may be
-    reported again; the first report stays.
-    """
+    """The reading end: sends to MLflow what it does not have yet."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep the files in `folder`, which must exist."""
-        self._lines = folder / "metrics.jsonl"
-        self._sent = folder / "metrics.sent"
+        """Read the file that a `MetricLog` writes in `folder`."""
+        self._lines = folder / _LINES
+        self._sent = folder / _SENT
+        self._position = 0
+        self._epochs: dict[int, dict[str, float]] = {}
 
-    def append(self, step: int, metrics: dict[str, float]) -> None:
-        """Keep one step's metrics on disk; a step that is there already is ignored."""
-        known = self.read()
-        if any(step == earlier for earlier, _ in known):
-            return
-        # The whole small file anew: appending to a line that a kill cut would spoil both.
-        scratch = self._lines.with_suffix(".part")
-        with scratch.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in [*known, (step, metrics)])
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._lines)
+    def epochs(self) -> Mapping[int, Mapping[str, float]]:
+        """Metrics of each epoch so far."""
+        for end, line in _lines(self._lines, self._position):
+            self._position = end
+            if line["series"] == EPOCH:
+                self._epochs[line["step"]] = line["metrics"]
+        return self._epochs
 
-    def read(self) -> list[tuple[int, dict[str, float]]]:
-        """All steps so far, in the order of their arrival."""
-        try:
-            text = self._lines.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        return [(step, metrics) for step, metrics in map(json.loads, text.splitlines())]
+    def num_waiting(self) -> int:
+        """Points that MLflow does not have yet."""
+        return sum(len(line["metrics"]) for _, line in _lines(self._lines, self._offset()))
 
     def send(self, tracking: Tracking, run_id: str) -> None:
         """Log what MLflow does not have yet.
 
-        A kill between logging and taking note of it makes a point appear twice, never get lost.
+        A kill between logging and taking note of it sends a point again with the same time;
+        MLflow keeps one of them.
 
         Raises:
             Unavailable: MLflow does not answer; call again later.
         """
-        steps = self.read()
-        sent = int(self._sent.read_text()) if self._sent.exists() else 0
-        if len(steps) > sent:
-            tracking.log_metric_steps(run_id, steps[sent:])
-            self._sent.write_text(str(len(steps)), encoding="utf-8")
+        batch: list[tuple[int, int, Mapping[str, float]]] = []
+        end = 0
+        for end, line in _lines(self._lines, self._offset()):
+            batch.append((line["step"], line["at_ms"], line["metrics"]))
+            if len(batch) == _LINES_PER_CALL:
+                self._log(tracking, run_id, batch, end)
+                batch = []
+        if batch:
+            self._log(tracking, run_id, batch, end)
+
+    def _log(
+        self,
+        tracking: Tracking,
+        run_id: str,
+        batch: list[tuple[int, int, Mapping[str, float]]],
+        end: int,
+    ) -> None:
+        tracking.log_timed_metrics(run_id, batch)
+        scratch = self._sent.with_suffix(".part")
+        scratch.write_text(str(end), encoding="utf-8")
+        scratch.replace(self._sent)
+
+    def _offset(self) -> int:
+        try:
+            return int(self._sent.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return 0
 
 
-class KeepReports:
-    """Puts what the workers report on disk, from Ray Train's controller."""
+def _lock(file: IO[bytes], path: Path, patience_s: float) -> None:
+    """Be the only writer; the kernel lets go of the lock when its process dies, however."""
+    until_s = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                raise HeliostatError(
+                    f"training {path.parent} is written by another process; end that one first"
+                ) from None
+            time.sleep(0.1)
+        else:
+            return
 
-    def __init__(self, folder: Path) -> None:
-        """Spool in `folder`; whoever waits for the training sends it on."""
-        self._spool = MetricSpool(folder)
 
-    def report(self, metrics: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the metrics of one report; those of the first worker count for all."""
-        numbers = {name: float(value) for name, value in metrics[0].items()}
-        step = int(numbers.pop("epoch"))
-        self._spool.append(step, numbers)
+def _lines(path: Path, start: int) -> Iterator[tuple[int, Any]]:
+    """Whole lines from a byte on, each with the byte after it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            content = file.read()
+    except FileNotFoundError:
+        return
+    end = start
+    for line in content.splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            return
+        end += len(line)
+        yield end, json.loads(line)

@@ -68,7 +68,7 @@ def test_help_is_fast_and_loads_nothing_heavy(
         (("env",), 4, "heliostat: platform: is down. Start it with: heliostat up\n"),
         (("rollout", "list"), 4, "heliostat: platform: is down. Start it with: heliostat up\n"),
         (("submit", "--", "jobs/none.py"), 2,
-         "heliostat: script = 'jobs/none.py': must be a file of the clone; known: "),
+         "heliostat: script = 'jobs/none.py': must be a file of the clone that git tracks; known: "),
         (("up", "--set", "ports.mlflw=1"), 2,
          "heliostat: --set = 'ports.mlflw': Ports has no field 'mlflw'; did you mean 'mlflow'?"),
         (("up", "--set", "ports.mlflow=1"), 2, "heliostat: ports.mlflow = 1: must be a port"),

@@ -201,8 +201,8 @@ MUTATIONS = (
     m("serve.config", "RayService", (SERVE, "applications: []")),
     m("serve.unknown", "RayService", (SERVE, ("num_replicas: 2", "num_replicas: 2\n    replicas: 3"))),
     m("serve.unknown", "RayService", (SERVE, ("applications:", "application:\n  - a: b\napplications:"))),
-    m("serve.unknown", "RayService", (SERVE, ("    args: {}", "    args: {}\n    deployments:\n      - name: control\n        max_concurrent_queries: 5"))),
-    m("serve.autoscaling", "RayService", (SERVE, ("    args: {}", "    args: {}\n    deployments:\n      - name: control\n        autoscaling_config: {min_replicas: 5, max_replicas: 2}"))),
+    m("serve.unknown", "RayService", (SERVE, ("      - name: control\n", "      - name: control\n        max_concurrent_queries: 5\n"))),
+    m("serve.autoscaling", "RayService", (SERVE, ("      - name: control\n", "      - name: control\n        autoscaling_config: {min_replicas: 5, max_replicas: 2}\n"))),
     m("serve.value", "RayService", (SERVE, ("route_prefix: /v1", "route_prefix: /"))),
     m("serve.value", "RayService", (SERVE, ("route_prefix: /v1", "route_prefix: v1"))),
     m("serve.value", "RayService", (SERVE, ("proxy_location: EveryNode", "proxy_location: Everywhere"))),
@@ -269,6 +269,12 @@ MUTATIONS = (
     m("cluster.disk", "RayCluster", (f"{GPU}.rayStartParams.object-spilling-directory", "/nowhere")),
     m("cluster.identity", "RayCluster", (f"{GPU}.template.spec.automountServiceAccountToken", GONE)),
     m("cluster.identity", "RayCluster", (f"{GPU}.template.spec.serviceAccountName", "default")),
+    # Encrypted with a key of the customer's own.
+    m("encryption.volume", "StorageClass", ("parameters.kmsKeyId", GONE)),
+    m("encryption.volume", "StorageClass", ("parameters.encrypted", "false")),
+    m("encryption.claim", "PersistentVolumeClaim", ("spec.storageClassName", GONE)),
+    m("encryption.claim", "StatefulSet", (
+        "spec.volumeClaimTemplates.0.spec.storageClassName", GONE)),
     # Names that others must have, and who reaches whom.
     m("reference.account", "RayCluster", (f"{GPU}.template.spec.serviceAccountName", "nobody")),
     m("reference.priority", "RayCluster", (f"{GPU}.template.spec.priorityClassName", "vip")),

@@ -136,7 +136,7 @@ def test_those_who_must_reach_ray_do(target):
 
 
 def test_the_reachability_matrix_of_a_service():
-    """Who reaches which port of the service's head and workers; everything else is closed."""
+    """Who reaches which port of the service's head and workers; jobs reach the gateway, with a key."""
     bundle = bundle_of("eks")
     policies = bundle.of_kind("NetworkPolicy")
     known = dict(reach.endpoints(bundle))
@@ -164,7 +164,7 @@ def test_the_reachability_matrix_of_a_service():
     }  # fmt: skip
     assert row("heliostat-serve/cpu") == {
         "operator": [8000], "prometheus": [8080], "gateway": [8000], "its worker": list(ports),
-        "another role": [], "stranger": [], "elsewhere": [], "internet": [],
+        "another role": [8000], "stranger": [], "elsewhere": [], "internet": [],
     }  # fmt: skip
 
 

@@ -192,7 +192,7 @@ def test_an_abort_gives_all_traffic_back_and_may_be_repeated(client):
             "/v1/rollouts/m-9",
             None,
             404,
-            "rollout = 'm-9': must be the id of a rollout; GET /v1/rollouts lists all",
+            "rollout = 'm-9': must be the id of a rollout, or a model that had one; GET /v1/rollouts lists all",
         ),
         (
             "POST",

@@ -177,6 +177,22 @@ def test_a_candidate_that_does_not_start_never_gets_traffic(world):
     assert it.plane.calls == ["publish 1: m@1=100%", "publish 2: m@1=100%"]
 
 
+def test_rollouts_count_from_one_and_the_models_name_means_its_newest(world):
+    """Events between two rollouts leave no gap; a model without one is told how to find some."""
+    it = world(GOOD)
+    commands.start(it.controller, PLAN, None)
+    first = commands.find(it.controller, "m").rollout_id
+    commands.abort(it.controller, "m", "no more", None)
+    it.run(10)
+    second = commands.start(it.controller, PLAN, None).rollout_id
+
+    assert (first, second) == ("m-1", "m-2")
+    assert commands.find(it.controller, "m").rollout_id == "m-2"
+    assert commands.find(it.controller, "m-1").outcome == "aborted"
+    with pytest.raises(commands.NotFound, match="or a model that had one"):
+        commands.find(it.controller, "n")
+
+
 def test_a_deployment_ends_a_running_rollout_first(world):
     """The newly deployed version is the only one that answers in the end."""
     it = world(GOOD)

@@ -82,7 +82,15 @@ def test_a_service_is_described_by_plain_values() -> None:
         "name": "churn",
         "digest": SERVICE.digest(),
         "views": [
-            {"name": "user", "keys": ("user_id",), "features": ("age", "city"), "ttl_s": 60.0}
+            {
+                "name": "user",
+                "keys": ("user_id",),
+                "features": ("age", "city"),
+                "ttl_s": 60.0,
+                "version": SERVICE.views[0].digest(),
+                "dtypes": ("int64", "string"),
+                "defaults": None,
+            }
         ],
     }
 

@@ -15,7 +15,9 @@ HALF_HOUR = timedelta(minutes=30)
 
 
 def _example(minute: int) -> Example:
-    return Example(id=f"at-{minute}", at=START + timedelta(minutes=minute), keys={"who": minute})
+    name = f"at-{minute}"
+    at = START + timedelta(minutes=minute)
+    return Example(id=name, at=at, values={"who": minute}, row=name)
 
 
 def _answer(example: Example) -> Answer:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,3 +186,60 @@ def test_the_public_tool_accepts_our_signature(package: Path, keys: Path) -> Non
     )  # fmt: skip
 
     assert (done.returncode, done.stdout.strip()) == (0, "Verification succeeded"), done.stderr
+
+
+def test_another_platforms_key_can_be_trusted_and_distrusted(
+    package: Path, keys: Path, tmp_path: Path
+) -> None:
+    """Its models are accepted in between; the key that signs now cannot be distrusted."""
+    stranger = signing.create_key(tmp_path / "stranger")
+    digest = signing.sign(package, tmp_path / "stranger")
+    own = signing.create_key(keys)
+    public = tmp_path / "stranger" / "trusted" / f"{stranger[:16]}.pem"
+
+    assert signing.trust(keys, public) == stranger
+    assert signing.verify(package, keys) == digest
+    assert signing.distrust(keys, stranger[:16]) == stranger
+    with pytest.raises(signing.UntrustedModel, match="not among the 1 trusted"):
+        signing.verify(package, keys)
+    with pytest.raises(ConfigError, match="must not be the one that signs now"):
+        signing.distrust(keys, own)
+    with pytest.raises(ConfigError, match="must name one trusted key by at least 8 digits"):
+        signing.distrust(keys, own[:3])
+    with pytest.raises(ConfigError, match="must be a public key in PEM"):
+        signing.trust(keys, package / "model.onnx")
+
+
+def _sign_by_the_library(package: Path, keys: Path) -> None:
+    """Sign as another program with the same key would, which looks at no file's content."""
+    from model_signing import hashing
+    from model_signing import signing as library
+
+    signing.create_key(keys)
+    bundle = keys / "model.sig"
+    ignored = hashing.Config().set_ignored_paths(paths=["model.sig"], ignore_git_paths=False)
+    config = library.Config().use_elliptic_key_signer(private_key=keys / "model-signing.pem")
+    config.set_hashing_config(ignored).sign(package, bundle)
+    bundle.rename(package / "model.sig")
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "weights.bin", "state", "old.pt"])
+def test_a_pickle_is_neither_signed_nor_accepted(name: str, package: Path, keys: Path) -> None:
+    """By ending, by content, or inside an archive; also one that a trusted key has signed."""
+    if name == "state":
+        with zipfile.ZipFile(package / name, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}))
+    else:
+        (package / name).write_bytes(pickle.dumps({"weights": list(range(100))}))
+
+    with pytest.raises(ConfigError, match=f"package = '{name}': must hold no pickle"):
+        signing.sign(package, keys)
+    _sign_by_the_library(package, keys)
+    with pytest.raises(signing.UntrustedModel, match=f"holds pickles, which run code: {name}"):
+        signing.verify(package, keys)
+
+
+def test_other_files_that_begin_like_a_pickle_are_none(package: Path, keys: Path) -> None:
+    """Safetensors begin with the length of their header, which may be any number."""
+    (package / "weights.safetensors").write_bytes(b"\x80\x02\0\0\0\0\0\0" + b"{" * 640)
+    assert signing.sign(package, keys) == signing.verify(package, keys)

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from heliostat.errors import ConfigError
 from heliostat.rollout.evidence import (
     LATENCY_EDGES_MS,
     EvidenceReport,
@@ -15,6 +16,7 @@ from heliostat.rollout.evidence import (
 )
 from heliostat.rollout.gathered import Gathering
 from heliostat.rollout.known import Dropped, Evidence
+from heliostat.rollout.plan import LossGate, RolloutPlan
 from heliostat.stats.means import Moments
 
 
@@ -189,3 +191,25 @@ def test_reports_in_any_order_give_the_same_counts():
     assert (a.stable, a.candidate) == (b.stable, b.candidate)
     assert a.candidate_requests == b.candidate_requests
     assert a.requests_per_unit == b.requests_per_unit
+
+
+def test_numbers_are_compared_by_squared_error_and_the_rest_is_refused():
+    """Any finite label and score counts; the same pairs as probabilities would be invalid."""
+    it = gathering(loss="squared_error")
+    it.report(report(0, pairs=[("a", 10.0, 12.0), ("b", -3.0, math.nan)]), 1.0)
+    it.labels([("a", 13.0), ("c", math.inf)], 2.0)
+
+    known = it.evidence()
+
+    assert (known.stable_loss.mean, known.candidate_loss.mean) == (9.0, 1.0)
+    assert known.loss_difference == Moments(count=1, mean=-8.0, squares=0.0)
+    assert known.dropped.invalid_pairs == 2
+
+
+def test_a_plan_says_which_loss_it_compares():
+    """It survives the way through JSON; another word is refused."""
+    plan = RolloutPlan(model="m", candidate="2", loss=LossGate(of="squared_error", margin=3.0))
+
+    assert RolloutPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    with pytest.raises(ConfigError, match=r"plan\.loss\.of = 'absolute': must be log_loss or squ"):
+        RolloutPlan.from_dict({"model": "m", "candidate": "2", "loss": {"of": "absolute"}})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -75,3 +76,18 @@ def test_the_command_by_hand_survives_quoting() -> None:
         'ray job submit --working-dir . --runtime-env-json \'{"env_vars":{"PYTHONPATH":'
         "\"platform\"}}' -- python jobs/a.py --set 'a=it'\"'\"'s'"
     )
+
+
+def test_a_question_that_is_never_answered_is_given_up() -> None:
+    """A line that is dead without a word must not hold the client for ever."""
+    silent = threading.Event()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
+        client._within(0.05, silent.wait)
+    silent.set()
+    assert client._within(5.0, lambda: 3) == 3
+    with pytest.raises(OSError, match="refused"):
+        client._within(5.0, _refused)
+
+
+def _refused() -> int:
+    raise OSError("refused")

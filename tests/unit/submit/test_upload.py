@@ -37,15 +37,38 @@ def test_an_archive_without_git_uploads_the_clone_and_no_state(tmp_path: Path) -
     assert upload.list_files(root) == sorted([*FILES, "state here/s.db"])
 
 
-def test_with_git_new_files_go_along_and_ignored_ones_do_not(tmp_path: Path) -> None:
-    """What is tracked or new is uploaded; a deleted file is not missed."""
+def test_with_git_only_tracked_files_go_along(tmp_path: Path) -> None:
+    """As they are now; a deleted file is not missed, and what git does not know can be told."""
     root = _clone(tmp_path)
     _git(root, "init", "-q")
     _git(root, "add", "jobs", "README.md", ".gitignore")
     _git(root, "commit", "-qm", "first")
     (root / "README.md").unlink()
     found = upload.list_files(root, leave_out=[root / "state here"])
-    assert found == [".gitignore", "jobs/a.py", "platform/pkg/x.py"]
+    assert found == [".gitignore", "jobs/a.py"]
+    assert upload.untracked(root) == ["link", "platform/pkg/x.py", "state here/s.db"]
+    _git(root, "add", "--intent-to-add", "platform/pkg/x.py")
+    assert upload.list_files(root) == [".gitignore", "jobs/a.py", "platform/pkg/x.py"]
+
+
+def test_600_mb_that_git_ignores_stay_here_and_tracked_ones_are_refused(tmp_path: Path) -> None:
+    """Refused before anything is packed, naming the file; ignored ones are not even counted."""
+    root = _clone(tmp_path / "c")
+    _git(root, "init", "-q")
+    _git(root, "add", ".")
+    for name in (".venv/huge", "data.bin"):
+        (root / name).touch()
+    _git(root, "add", "data.bin")
+    with (root / ".venv/huge").open("wb") as stream:
+        stream.truncate(600_000_000)
+    sent = upload.pack(root, upload.list_files(root), tmp_path / "1.zip")
+    assert sent.size_bytes < 1_000
+    assert sent.described.startswith("6 files, 0.00 MB; the largest are ")
+    with (root / "data.bin").open("wb") as stream:
+        stream.truncate(600_000_000)
+    with pytest.raises(ConfigError, match=r"'600 MB': .* the largest files are data.bin \(600 MB"):
+        upload.pack(root, upload.list_files(root), tmp_path / "2.zip")
+    assert not (tmp_path / "2.zip").exists()
 
 
 def test_equal_files_give_equal_bytes(tmp_path: Path) -> None:
@@ -87,7 +110,7 @@ def test_too_large_an_upload_names_the_largest_files(tmp_path: Path) -> None:
         upload.pack(tmp_path, ["a.bin", "big.bin"], tmp_path / "x.zip")
     assert str(caught.value) == (
         "upload = '120 MB': must be at most 105 MB; the largest files are big.bin (120 MB), "
-        "a.bin (0 MB). Move data out of the clone, or name it in .gitignore"
+        "a.bin (0.00 MB). Move data out of the clone, or name it in .gitignore and git rm --cached it"
     )
     assert not (tmp_path / "x.zip").exists()
 
@@ -97,5 +120,5 @@ def test_a_script_that_is_not_uploaded_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         upload.require_script(["jobs/a.py", "jobs/w/x.py", "b.py"], "jobs/b.py")
     assert str(caught.value) == (
-        "script = 'jobs/b.py': must be a file of the clone; known: jobs/a.py"
+        "script = 'jobs/b.py': must be a file of the clone that git tracks; known: jobs/a.py"
     )

@@ -6,10 +6,14 @@ autoscaler beside the head, the container that waits for the head) and nothing e
 
 from __future__ import annotations
 
+import json
+import math
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from heliostat.clusters.checks import shape
 from heliostat.clusters.checks.bundle import Group, RaySpec, mapping, mappings
 
 _PROBE = {
@@ -77,13 +81,25 @@ def _pod(cluster: RaySpec, group: Group) -> dict[str, Any]:
 
 
 def _ray_container(cluster: RaySpec, group: Group, container: dict[str, Any]) -> None:
-    words = ["ray", "start", *(["--head"] if group.is_head else []), "--block"]
-    words += [f"--{key}={value}" for key, value in group.params.items()]
+    words = ["ray", "start", *(["--head"] if group.is_head else [])]
+    words += [
+        f"--{key}" if value == "true" else f"--{key}={shlex.quote(str(value))}"
+        for key, value in start_parameters(cluster, group).items()
+    ]
     container.setdefault("name", "ray")
     container["command"] = ["/bin/bash", "-c", "--"]
     container["args"] = ["ulimit -n 65536; " + " ".join(words)]
     env = [_copied(item) for item in mappings(container.get("env"))]
-    added: list[dict[str, Any]] = [{"name": "RAY_CLUSTER_NAME", "value": cluster.document.name}]
+    added: list[dict[str, Any]] = [
+        {"name": "RAY_CLUSTER_NAME", "value": cluster.document.name},
+        {"name": "RAY_CLOUD_INSTANCE_ID",
+         "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "RAY_NODE_TYPE_NAME",
+         "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['ray.io/group']"}}},
+        {"name": "RAY_PORT", "value": "6379"},
+        {"name": "RAY_ADDRESS",
+         "value": "127.0.0.1:6379" if group.is_head else f"{head_service(cluster)}:6379"},
+    ]  # fmt: skip
     if cluster.has_token:
         options = mapping(cluster.spec.get("authOptions"))
         name = options.get("secretName") or cluster.document.name
@@ -102,13 +118,61 @@ def _ray_container(cluster: RaySpec, group: Group, container: dict[str, Any]) ->
     container["ports"] = ports
 
 
+def start_parameters(cluster: RaySpec, group: Group) -> dict[str, str]:
+    """Give what the operator starts Ray with: what is written, and what it adds where nothing is.
+
+    Amounts come from the group's ``resources``, else from the limits of the Ray container; labels
+    become ``--labels``.
+    """
+    found = {str(key): str(value) for key, value in group.params.items()}
+    limits = mapping(mapping(group.ray.get("resources")).get("limits"))
+    written = mapping(group.spec.get("resources"))
+    amounts: dict[str, Any] = {
+        "CPU": limits.get("cpu"), "memory": limits.get("memory"), **written,
+    }  # fmt: skip
+    if "GPU" not in written:
+        amounts["GPU"] = next((limits[key] for key in limits if str(key).endswith("/gpu")), None)
+    custom = {}
+    for name, value in amounts.items():
+        number = shape.quantity(value)
+        if number is None:
+            continue
+        key = {"CPU": "num-cpus", "GPU": "num-gpus", "memory": "memory"}.get(str(name))
+        if key is None:
+            custom[str(name)] = number
+        else:
+            found.setdefault(key, str(math.ceil(number)))
+    if custom:
+        found.setdefault("resources", json.dumps(custom))
+    if labels := mapping(group.spec.get("labels")):
+        found.setdefault("labels", ",".join(f"{key}={value}" for key, value in labels.items()))
+    if group.is_head:
+        found.setdefault("dashboard-host", "0.0.0.0")  # noqa: S104 - inside its Pod
+        if cluster.is_autoscaled:
+            found.setdefault("no-monitor", "true")
+    else:
+        found.setdefault("address", f"{head_service(cluster)}:6379")
+    found.setdefault("metrics-export-port", "8080")
+    found.setdefault("dashboard-agent-listen-port", "52365")
+    found.setdefault("block", "true")
+    return found
+
+
+def head_service(cluster: RaySpec) -> str:
+    """Name of the Service that the operator makes for a head."""
+    item = cluster.document
+    return f"{item.name}-head-svc.{item.namespace}.svc.cluster.local"
+
+
 def _autoscaler(cluster: RaySpec, ray: Mapping[str, Any]) -> dict[str, Any]:
     options = mapping(cluster.spec.get("autoscalerOptions"))
     container: dict[str, Any] = {
         "name": "autoscaler",
         "image": options.get("image") or ray.get("image"),
         "command": ["/bin/bash", "-c", "--"],
-        "args": ["ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME)"],
+        "args": [
+            "ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME) --cluster-namespace $(RAY_CLUSTER_NAMESPACE)"
+        ],
         "env": [_copied(item) for item in mappings(options.get("env"))],
         "resources": _copied(mapping(options.get("resources")))
         or {

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from heliostat.clusters import kuberay, kubernetes_schemas, schema, structural
+from heliostat.clusters import cel, kuberay, kubernetes_schemas, schema, structural
 from heliostat.clusters.checks.bundle import Bundle, mapping, mappings, say
 from heliostat.clusters.document import Document
 from heliostat.clusters.finding import Finding
@@ -74,12 +74,19 @@ def kuberay_kinds(bundle: Bundle) -> Iterator[Finding]:
 
 def custom(bundle: Bundle) -> Iterator[Finding]:
     """Other custom resources follow the CRDs that the user gave; so do KubeRay's."""
+    if bundle.crds and bundle.documents and not cel.is_available():
+        yield say(bundle.documents[0], "cel.left-out", "", None, "its CRD's rules were not evaluated",
+                  "the extra 'cel' is not installed", "warning")  # fmt: skip
     for item in bundle.documents:
         found = bundle.crds.get((item.api_version, item.kind))
         if found is not None:
             filled = structural.with_defaults(found, dict(item.body))
-            for fault in structural.faults(found, filled):
+            shape_faults = list(structural.faults(found, filled))
+            for fault in shape_faults:
                 yield _finding(item, "schema.crd", fault, "")
+            if not shape_faults and cel.is_available():
+                for fault in cel.faults(found, filled):
+                    yield _finding(item, "cel.rule", fault, "")
 
 
 def quantities(bundle: Bundle) -> Iterator[Finding]:

@@ -1,0 +1,290 @@
+"""Materialization by Ray tasks: each brings a share of a view's files to the online store.
+
+The store itself keeps the newest event of an entity, so tasks may come in any order, at the same
+time and twice. What is done is noted in the store, beside the values: a run that was killed goes
+on from there, and a store that lost its values has lost the notes with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heliostat.config import require
+from heliostat.data.tables import Catalog
+from heliostat.errors import ConfigError, HeliostatError
+from heliostat.features import stores
+from heliostat.features.definitions import (
+    CREATED_TIMESTAMP,
+    EVENT_TIMESTAMP,
+    FeatureService,
+    FeatureView,
+)
+from heliostat.features.materialize import ENTITIES_CHECKED, MaterializeReport
+from heliostat.features.offline import part_of
+from heliostat.features.online import OnlineWriter, newest_rows
+from heliostat.features.redis_store import RedisWriter
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROWS_PER_TASK = 200_000
+"""More rows of a view are split among tasks by a hash of their keys."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """An online store as tasks are told of it."""
+
+    where: str
+    """``file``, or a URL; see `heliostat.features.stores`."""
+
+    file: Path
+    project: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Share:
+    view: FeatureView
+    version: int
+    files: tuple[str, ...]
+    part: int
+    parts: int
+    start: datetime | None
+    end: datetime
+
+    @property
+    def name(self) -> str:
+        """The same for the same work, in another run too."""
+        names = [
+            self.view.digest(), self.version, sorted(self.files), self.part, self.parts,
+            str(self.start), str(self.end),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+
+
+def materialize_on_ray(
+    service: FeatureService,
+    catalog: Catalog,
+    store: Store,
+    *,
+    start: datetime | None,
+    end: datetime,
+    now: datetime,
+    rows_per_task: int = ROWS_PER_TASK,
+) -> MaterializeReport:
+    """Bring each entity's newest value with an event after `start`, up to and with `end`.
+
+    Values that no read at `end` or later could see, by their view's time to live, are left out.
+    A value that is newer in the store stays. The interval is recorded only when every share is
+    written and a sample of each view was read back as the tables have it.
+
+    Args:
+        service: The views to bring.
+        catalog: Where their tables are; the newest versions are taken.
+        store: Where to.
+        start: Exclusive; None takes everything up to `end`. A row that was created after it
+            counts too, however old its event. See `last_end`.
+        end: Inclusive.
+        now: When this happens, for the record.
+
+    Raises:
+        ConfigError: A moment has no time zone, or a view was never built.
+        Unavailable: The store is gone; call again, and it goes on with what is missing.
+        HeliostatError: What was read back differs from the tables.
+    """
+    for name, moment in (("start", start), ("end", end), ("now", now)):
+        require(
+            moment is None or moment.tzinfo is not None, f"materialize.{name}", moment,
+            "must have a time zone",
+        )  # fmt: skip
+    versions = {view.name: _newest(catalog, view) for view in service.views}
+    writer = stores.open_writer(store.where, store.file, store.project)
+    done = writer.notes()
+    rows: dict[str, int] = {}
+    works: list[str] = []
+    for view in service.views:
+        shares = _shares(catalog, view, versions[view.name], start, end, rows_per_task)
+        works += [share.name for share in shares]
+        missing = [share for share in shares if share.name not in done]
+        rows[view.name] = sum(done.get(share.name, 0) for share in shares)
+        rows[view.name] += _carry(missing, store, writer)
+    checked = sum(
+        _read_back(catalog, view, versions[view.name], store, end) for view in service.views
+    )
+    writer.record(
+        json.dumps(
+            {
+                "service": service.name,
+                "digest": service.digest(),
+                "start": None if start is None else start.isoformat(),
+                "end": end.isoformat(),
+                "at": now.isoformat(),
+                "rows": rows,
+                "versions": versions,
+            },
+            sort_keys=True,
+        )
+    )
+    writer.forget(works)
+    return MaterializeReport(start=start, end=end, rows=rows, versions=versions, checked=checked)
+
+
+def last_end(service: FeatureService, store: Store) -> datetime | None:
+    """Where the last recorded materialization of these very definitions ended: the next start."""
+    entries = stores.open_writer(store.where, store.file, store.project).recorded()
+    ends = [
+        datetime.fromisoformat(entry["end"])
+        for entry in map(json.loads, entries)
+        if entry["service"] == service.name and entry["digest"] == service.digest()
+    ]
+    return max(ends, default=None)
+
+
+def _newest(catalog: Catalog, view: FeatureView) -> int:
+    version = catalog.version(view.table)
+    if version is None:
+        raise ConfigError("table", view.table, "must be built before it is materialized")
+    return version
+
+
+def _shares(
+    catalog: Catalog,
+    view: FeatureView,
+    version: int,
+    start: datetime | None,
+    end: datetime,
+    rows_per_task: int,
+) -> list[_Share]:
+    files = tuple(str(path) for path in catalog.files(view.table, version))
+    parts = max(1, -(-catalog.num_rows(view.table, version) // rows_per_task)) if files else 0
+    return [
+        _Share(
+            view=view, version=version, files=files, part=part, parts=parts, start=start, end=end
+        )
+        for part in range(parts)
+    ]
+
+
+def _carry(shares: Sequence[_Share], store: Store, writer: OnlineWriter | RedisWriter) -> int:
+    """Have tasks bring these shares; return the entities brought."""
+    import ray
+
+    task = ray.remote(_bring)
+    waiting = {
+        task.options(name=f"materialize:{share.view.name}", max_retries=0).remote(
+            share, store
+        ): share
+        for share in shares
+    }
+    brought = 0
+    try:
+        while waiting:
+            (ready,), _ = ray.wait(list(waiting), num_returns=1)
+            found = _answer(ray, ready)
+            share = waiting.pop(ready)
+            if isinstance(writer, OnlineWriter):
+                # A file has one writer at a time; the tasks did the reading.
+                found = writer.write(share.view, found)
+                writer.note(share.name, found)
+            brought += found
+    finally:
+        for reference in waiting:
+            ray.cancel(reference)
+    return brought
+
+
+def _bring(share: _Share, store: Store) -> Any:
+    """Write a share and note it, or give its rows to who may write."""
+    import polars as pl
+
+    # Every entity is in one share, with all of its rows: which of them is the newest, and was
+    # created last, is known here.
+    lazy = _inside(pl.scan_parquet(list(share.files)), share.view, share.start, share.end)
+    if share.parts > 1:
+        lazy = lazy.filter(part_of(share.view.keys, share.parts) == share.part)
+    rows = newest_rows(share.view, lazy.collect())
+    if store.where == stores.FILE:
+        return rows
+    writer = stores.open_writer(store.where, store.file, store.project)
+    writer.write(share.view, rows)
+    writer.note(share.name, rows.height)
+    writer.close()
+    return rows.height
+
+
+def _answer(ray: Any, reference: Any) -> Any:
+    """The task's answer; its error as itself."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, HeliostatError):
+            raise error.cause from error
+        raise
+
+
+def _inside(
+    rows: pl.LazyFrame, view: FeatureView, start: datetime | None, end: datetime
+) -> pl.LazyFrame:
+    import polars as pl
+
+    event = pl.col(EVENT_TIMESTAMP)
+    wanted = event <= end
+    if view.ttl_s is not None:
+        wanted &= event >= end - timedelta(seconds=view.ttl_s)
+    if start is not None:
+        later = event > start
+        if CREATED_TIMESTAMP in rows.collect_schema():
+            later |= pl.col(CREATED_TIMESTAMP) > start
+        wanted &= later
+    return rows.filter(wanted)
+
+
+def _read_back(
+    catalog: Catalog, view: FeatureView, version: int, store: Store, end: datetime
+) -> int:
+    """Compare a sample of entities with the tables, as a reader at `end` sees them.
+
+    Entities that something newer was written to are not compared.
+    """
+    import polars as pl
+
+    files = [str(path) for path in catalog.files(view.table, version)]
+    if not files:
+        return 0
+    keys = list(view.keys)
+    sample = (
+        pl.scan_parquet(files[0]).select(keys).drop_nulls().unique().head(10 * ENTITIES_CHECKED)
+        .collect().sample(fraction=1.0, shuffle=True, seed=0).head(ENTITIES_CHECKED)
+    )  # fmt: skip
+    rows = _inside(pl.scan_parquet(files), view, None, end)
+    newest = newest_rows(view, rows.join(sample.lazy(), on=keys, how="semi").collect())
+    names = [item.name for item in view.features]
+    described = FeatureService(project=store.project, name="check", views=(view,)).describe()
+    reader = stores.open_reader(store.where, store.file, store.project, _named(described["views"]))
+    asked = {key: newest[key].to_list() for key in keys}
+    then, current = reader.read(asked, end), reader.read(asked, None)
+    checked = 0
+    for row in range(newest.height):
+        stored = [then[name][row] for name in names]
+        wanted = [newest[name][row] for name in names]
+        if stored != wanted:
+            if [current[name][row] for name in names] != stored:
+                continue
+            where = ", ".join(f"{key}={asked[key][row]!r}" for key in keys)
+            raise HeliostatError(
+                f"online store {view.name}({where}) = {stored}: must be {wanted}, as in the table"
+            )
+        checked += 1
+    return checked
+
+
+def _named(views: Sequence[Mapping[str, Any]]) -> list[Any]:
+    from types import SimpleNamespace
+
+    return [SimpleNamespace(**view) for view in views]

@@ -1,0 +1,306 @@
+"""Online features in Redis: Feast's own hash of each entity, and a packed record for each view."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from heliostat.config import require, require_name
+from heliostat.features import wire
+from heliostat.features.definitions import FeatureView
+from heliostat.features.online import newest_rows
+from heliostat.features.packed import PackedView, Stored, microseconds, stored
+from heliostat.features.redis_client import RedisAddress, RedisConnection, RedisLine, packed
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_T = TypeVar("_T")
+
+_ENTITIES_PER_CALL = 200
+_CALLS_AT_ONCE = 8
+_WRITE_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 1.0
+
+# Whole microseconds do not fit into Lua's numbers, so halves are compared; Lua's own comparison
+# of strings follows the server's locale. Feast's field holds a protocol buffer whose first
+# number is the seconds: a newer row that Feast itself wrote stays.
+_SCRIPT = b"""\
+local function later(a, b)
+  local ah, al = struct.unpack('>I4I4', a)
+  local bh, bl = struct.unpack('>I4I4', b)
+  return ah > bh or (ah == bh and al > bl)
+end
+local function seconds_of(message)
+  if string.byte(message, 1) ~= 8 then return 0 end
+  local number, scale = 0, 1
+  for i = 2, #message do
+    local byte = string.byte(message, i)
+    number = number + (byte % 128) * scale
+    scale = scale * 128
+    if byte < 128 then break end
+  end
+  return number
+end
+local n = tonumber(ARGV[1])
+local at, written = n + 1, 0
+for k = 1, #KEYS, 2 do
+  local record, seconds = ARGV[at + 1], tonumber(ARGV[at + 2])
+  local old = redis.call('GETRANGE', KEYS[k], 0, 7)
+  if #old < 8 or not later(old, record) then
+    redis.call('SET', KEYS[k], record)
+    written = written + 1
+    local known = redis.call('HGET', KEYS[k + 1], ARGV[n + 1])
+    if not known or seconds_of(known) <= seconds then
+      local fields = {}
+      for i = 1, n do
+        fields[2 * i - 1] = ARGV[1 + i]
+        fields[2 * i] = ARGV[at + 2 + i]
+      end
+      redis.call('HSET', KEYS[k + 1], unpack(fields))
+    end
+  end
+  at = at + 2 + n
+end
+return written
+"""
+_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+
+class RedisWriter:
+    """Puts the newest value of each entity into Redis; connects at the first write.
+
+    An entity's row replaces the stored one if its event is as new or newer, whatever the order
+    in which rows come and however many writers there are. Readers see a row's features of one
+    view change together.
+    """
+
+    def __init__(self, address: RedisAddress, project: str) -> None:
+        require_name("project", project)
+        self.address = address
+        self._project = project
+        self._connection = RedisConnection(address, timeout_s=_WRITE_TIMEOUT_S)
+        self._lock = threading.Lock()
+
+    def write(self, view: FeatureView, frame: pl.DataFrame) -> int:
+        """Write the frame's newest row of each entity.
+
+        Args:
+            view: Its keys and features; must be columns of the frame, and ``event_timestamp``.
+            frame: Rows in any order; those with a null key are left out.
+
+        Returns:
+            Entities that were not newer in the store.
+
+        Raises:
+            Unavailable: The server is gone; rows before that may have been written.
+        """
+        rows = newest_rows(view, frame)
+        return self._write(len(view.features) + 1, stored(self._project, view, rows))
+
+    def _write(self, num_fields: int, rows: Iterable[Stored]) -> int:
+        written = 0
+        with self._lock:
+            self._connection.call([(b"SCRIPT", b"LOAD", _SCRIPT)])
+            calls = (_call(num_fields, group) for group in _groups(rows, _ENTITIES_PER_CALL))
+            for commands in _groups(calls, _CALLS_AT_ONCE):
+                written += sum(self._connection.call(commands))
+        return written
+
+    def record(self, entry: str) -> None:
+        """Keep a line about what was written, beside it."""
+        with self._lock:
+            self._connection.call([(b"RPUSH", self._log, entry.encode())])
+
+    def recorded(self) -> list[str]:
+        """Every line of `record` for the project, oldest first."""
+        with self._lock:
+            (entries,) = self._connection.call([(b"LRANGE", self._log, b"0", b"-1")])
+        return [entry.decode() for entry in entries]
+
+    def note(self, work: str, rows: int) -> None:
+        """Remember that a piece of work is done, until `forget`."""
+        with self._lock:
+            self._connection.call([(b"HSET", self._notes, work.encode(), b"%d" % rows)])
+
+    def notes(self) -> dict[str, int]:
+        """What was noted and not forgotten: rows by piece of work."""
+        with self._lock:
+            (found,) = self._connection.call([(b"HGETALL", self._notes)])
+        return {
+            work.decode(): int(rows) for work, rows in zip(found[::2], found[1::2], strict=True)
+        }
+
+    def forget(self, works: Sequence[str]) -> None:
+        """Drop notes."""
+        if works:
+            names = [work.encode() for work in works]
+            with self._lock:
+                self._connection.call([(b"HDEL", self._notes, *names)])
+
+    def close(self) -> None:
+        """Close the connection; the next write opens it again."""
+        with self._lock:
+            self._connection.close()
+
+    @property
+    def _notes(self) -> bytes:
+        return f"heliostat:{self._project}:progress".encode()
+
+    @property
+    def _log(self) -> bytes:
+        return f"heliostat:{self._project}:materializations".encode()
+
+
+def _groups(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        yield group
+
+
+def _call(num_fields: int, rows: Sequence[Stored]) -> list[bytes]:
+    keys = chain.from_iterable((row.packed_key, row.hash_key) for row in rows)
+    values = chain.from_iterable(
+        (row.packed, b"%d" % row.seconds, *row.hash_fields[1::2]) for row in rows
+    )
+    return [
+        b"EVALSHA", _SHA, b"%d" % (2 * len(rows)), *keys,
+        b"%d" % num_fields, *rows[0].hash_fields[::2], *values,
+    ]  # fmt: skip
+
+
+class RedisReader:
+    """Reads the packed records of a service by entity keys; needs neither Feast nor pandas.
+
+    `read` blocks and may be called in many threads; `fetch` belongs to one event loop. All
+    rows and views of a call are one command.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        views: Sequence[PackedView],
+        *,
+        timeout_s: float = _READ_TIMEOUT_S,
+    ) -> None:
+        """Prepare; connects to nothing yet.
+
+        Args:
+            address: The server.
+            views: What to read, by the versions that the model was trained on.
+            timeout_s: For how long `read` waits for a silent server; who calls `fetch` sets
+                a time limit around it.
+        """
+        require(bool(views), "online views", (), "must be at least one")
+        self.address = address
+        self._timeout_s = timeout_s
+        self._views = [(view, view.key_encoder(), view.codec()) for view in views]
+        self._local = threading.local()
+        self._line: RedisLine | None = None
+        self._opening: asyncio.Task[RedisLine] | None = None
+
+    def read(
+        self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
+    ) -> dict[str, list[wire.Value]]:
+        """Look up one or more rows.
+
+        Args:
+            keys: Values of each key, all of one length; None matches nothing.
+            at: The moment to read as of: values older than their view's time to live are
+                missing, and so are values newer than `at`. None takes the server's clock for
+                the time to live, and every value that is stored.
+
+        Returns:
+            Every feature of the service: its values, None where missing.
+
+        Raises:
+            ConfigError: A key is missing, or lengths differ.
+            Unavailable: The server is gone or silent.
+        """
+        request = self._request(keys)
+        connection: RedisConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = RedisConnection(self.address, timeout_s=self._timeout_s)
+            self._local.connection = connection
+        return self._decode(connection.exchange(request, 1)[0], at)
+
+    async def fetch(
+        self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
+    ) -> dict[str, list[wire.Value]]:
+        """Look up rows without holding up the event loop; see `read`."""
+        request = self._request(keys)
+        line = self._line
+        if line is None or not line.is_open:
+            line = await self._opened()
+        return self._decode((await line.exchange(request, 1))[0], at)
+
+    def drop(self) -> None:
+        """Give up the event loop's connection: the next `fetch` opens another."""
+        lines = [self._line, _opened_line(self._opening)]
+        self._line = self._opening = None
+        for line in lines:
+            if line is not None:
+                line.abort()
+
+    async def _opened(self) -> RedisLine:
+        """Open one connection, however many ask for it."""
+        line = _opened_line(self._opening)
+        if self._opening is None or (self._opening.done() and (line is None or not line.is_open)):
+            self._opening = asyncio.create_task(RedisLine.open(self.address))
+            # It may fail after the last one who waited has run out of time.
+            self._opening.add_done_callback(_opened_line)
+        # Who runs out of time must not take the connection from those who wait with him.
+        self._line = await asyncio.shield(self._opening)
+        return self._line
+
+    def _request(self, keys: Mapping[str, Sequence[str | int | None]]) -> bytes:
+        parts: list[bytes] = [b"MGET"]
+        length: int | None = None
+        for view, encode, _ in self._views:
+            columns = []
+            for name in view.keys:
+                require(name in keys, "entity keys", name, "must be given")
+                values = keys[name]
+                length = len(values) if length is None else length
+                require(
+                    len(values) == length, f"entity key {name}", len(values),
+                    f"must have {length} values, as the other keys",
+                )  # fmt: skip
+                columns.append(values)
+            # An empty key holds nothing: null keys need no place of their own in the answer.
+            parts += [
+                b"" if None in row or _nan(row) else encode(row)
+                for row in zip(*columns, strict=True)
+            ]
+        return packed([parts])
+
+    def _decode(
+        self, records: Sequence[bytes | None], at: datetime | None
+    ) -> dict[str, list[wire.Value]]:
+        if at is None:
+            at_us, latest_us = time.time_ns() // 1000, None
+        else:
+            at_us = latest_us = microseconds(at)
+        rows = len(records) // len(self._views)
+        found: dict[str, list[wire.Value]] = {}
+        for index, (view, _, codec) in enumerate(self._views):
+            columns = codec.decode(records[index * rows : (index + 1) * rows], at_us, latest_us)
+            found.update(zip(view.features, columns, strict=True))
+        return found
+
+
+def _opened_line(opening: asyncio.Task[RedisLine] | None) -> RedisLine | None:
+    """The line that a finished task opened, if it did."""
+    if opening is None or not opening.done() or opening.cancelled() or opening.exception():
+        return None
+    return opening.result()
+
+
+def _nan(row: Sequence[Any]) -> bool:
+    return any(value != value for value in row)  # noqa: PLR0124 - only NaN differs from itself

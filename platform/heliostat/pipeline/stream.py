@@ -1,0 +1,115 @@
+"""Run a stream on Ray until it is stopped: what ``jobs/stream.py`` runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from heliostat import config
+from heliostat.data.tables import Catalog
+from heliostat.errors import ConfigError, Unavailable
+from heliostat.pipeline import entry
+from heliostat.pipeline.connection import Connection
+from heliostat.pipeline.progress import Reporter
+from heliostat.streams.driver import Driver
+from heliostat.streams.online import SqliteOnline
+from heliostat.streams.recipe import StreamRecipe
+from heliostat.streams.scoring import Models, PlanePolicies, Scorer
+
+STAGE = "stream"
+
+_RETRY_S = 2.0
+
+
+def main() -> None:
+    """Read the command line, run the stream, and leave the process with the right exit code."""
+    parser = entry.parser_for("Bring a topic's messages into tables and the online store.")
+    parser.add_argument("--recipe", required=True, metavar="MODULE:FUNCTION")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE"
+    )
+    parser.add_argument("--model", required=True, help="the folder of tables that it writes to")
+    parser.add_argument(
+        "--until-idle-s", type=float, help="end when nothing came for so long; default: never"
+    )
+    options = parser.parse_args()
+    with entry.exit_code():
+        recipe = config.override(config.load(options.recipe), options.assignments)
+        if not isinstance(recipe, StreamRecipe):
+            raise ConfigError("--recipe", options.recipe, "must return a StreamRecipe")
+        connection = Connection.from_environment(os.environ)
+        entry.connect()
+        run(recipe, connection, Reporter(), model=options.model, until_idle_s=options.until_idle_s)
+
+
+def run(
+    recipe: StreamRecipe,
+    connection: Connection,
+    reporter: Reporter,
+    *,
+    model: str,
+    until_idle_s: float | None,
+) -> None:
+    """Run on the connected Ray; see `main`. A broker that is away is waited for.
+
+    Raises:
+        ConfigError: The topic does not exist or lost messages, or the table does not fit.
+    """
+    home = connection.home
+    catalog = Catalog(home.tables / model)
+    scorer = None
+    if recipe.scoring is not None:
+        models = Models(keys_dir=home.keys, online_db=home.online_db)
+        scorer = partial(_scorer, recipe, catalog, models)
+    driver = _driver(recipe, catalog, home.online_db, scorer, reporter)
+    quiet_since, last = time.monotonic(), -1
+    try:
+        while True:
+            driver.step()
+            done = sum(found.messages for found in driver.progress.values())
+            now = time.monotonic()
+            if done != last or driver.behind != 0:
+                quiet_since, last = now, done
+            problems = {found.problem for found in driver.progress.values() if found.problem}
+            said = "; ".join(sorted(problems))
+            behind = "?" if driver.behind is None else f"{driver.behind:,}"
+            reporter.progress(
+                STAGE, done, None, f"{done:,} messages, {behind} behind {said}".strip()
+            )
+            if until_idle_s is not None and now - quiet_since >= until_idle_s:
+                break
+    finally:
+        driver.close()
+    reporter.line(
+        STAGE,
+        f"{recipe.name}: {catalog.num_rows(recipe.contract.table):,} rows in "
+        f"{recipe.contract.table}; see heliostat stream status --model {model}",
+    )
+
+
+def _scorer(recipe: StreamRecipe, catalog: Catalog, models: Models) -> Scorer:
+    """Built in each consumer's process, where Ray is connected."""
+    return Scorer(recipe, catalog, models, PlanePolicies())
+
+
+def _driver(
+    recipe: StreamRecipe,
+    catalog: Catalog,
+    online_db: Path,
+    scorer: Callable[[], Scorer] | None,
+    reporter: Reporter,
+) -> Driver:
+    while True:
+        try:
+            return Driver(
+                recipe,
+                catalog,
+                online=SqliteOnline(path=online_db, project=recipe.project),
+                scorer=scorer,
+            )
+        except Unavailable as error:
+            reporter.line(STAGE, f"waiting: {error}")
+            time.sleep(_RETRY_S)

@@ -1,0 +1,362 @@
+"""The rendered service and a rendered job on Pods of this machine; prints one JSON line.
+
+A fake Kubernetes API and the part of the operator that Ray meets; heads, workers, autoscalers,
+Serve, gateway, job and MLflow are the real programs, each in a network of its own.
+Usage, inside `pods.isolated`: ``python -m tests.local.clusters_story FOLDER``
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster_configs import recipes
+from heliostat.access.keys import KeyFile
+from heliostat.clusters import pods as pod_templates
+from heliostat.clusters import render
+from heliostat.clusters.recipe import CpuGroup, GpuGroup, Size
+from heliostat.stack import ingress
+from heliostat.testing.kuberay import DashboardClient, FakeOperator
+from heliostat.testing.kubernetes import FakeKubernetes
+from heliostat.testing.pods import NODE_IP, PodNetwork, RunningPod
+from tests.conftest import ROOT
+
+TOKEN = "t" * 64
+IDLE_S = 8
+JOB = "python jobs/deploy.py --recipe jobs.flights:small"
+MODEL = "flight-delay"
+NEEDS_GPUS = """
+import ray, time
+ray.init(address="auto", log_to_driver=False)
+@ray.remote(num_gpus=1, num_cpus=0)
+def where():
+    time.sleep(3)
+    return ray.get_runtime_context().get_node_labels().get("ray.io/market-type")
+print("ran on", sorted(ray.get([where.remote() for _ in range(2)])))
+"""
+
+
+class Story:
+    """One platform on one machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.began = time.monotonic()
+        self.seen: dict[str, Any] = {"seconds": {}}
+        self.request: dict[str, Any] = {}
+        self.started_servers: list[RunningPod] = []
+        for path in (self.home, self.home / "keys"):
+            path.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self.network = PodNetwork(folder / "pods", [ROOT, self.home, Path(sys.prefix)])
+        self.api = FakeKubernetes(NODE_IP, 6443, folder / "kubernetes")
+        control = KeyFile(self.home / "keys" / "control", time.time)
+        self.control_key, _ = control.create("jobs", role="admin")
+        self.client_key, _ = KeyFile(self.home / "keys", time.time).create("client", role="predict")
+        # Nodes as small as this machine, and no cert-manager.
+        self.recipe = dataclasses.replace(
+            recipes.eks().cluster, mutual_tls=False,
+            cpu=CpuGroup(size=Size(cpus=3, memory_gib=4), max_workers=2),
+            gpus=(
+                GpuGroup(accelerator="l4", size=Size(cpus=1, memory_gib=2), max_workers=2),
+            ),
+        )  # fmt: skip
+        platform = render.Platform(
+            cluster=self.recipe, jobs=(("first", render.JobLine(entrypoint=JOB)),)
+        )
+        self.files = render.render(self.recipe, ROOT, dict(platform.jobs))
+        self.operator = FakeOperator(
+            self.api, self.network, cwd=ROOT, secrets=self._secrets(),
+            environment=image_environment(), adapt=self.adapt,
+        )  # fmt: skip
+
+    def _secrets(self) -> dict[str, str]:
+        name = self.recipe.name
+        return {
+            f"{name}-ray-token/auth_token": TOKEN,
+            f"{name}-online-store/password": "unused",
+            f"{name}-control-key/api_key": self.control_key,
+        }
+
+    def adapt(
+        self, command: list[str], environment: dict[str, str], name: str
+    ) -> tuple[list[str], dict[str, str]]:
+        """Change what names the image's and the volumes' paths, and the size of a real node."""
+        *start, script = command
+        script = script.replace(
+            f"={pod_templates.SPILL_PATH}", "=/tmp/spill --object-store-memory=209715200"
+        )
+        proxy = self.network.folder / name / "haproxy-bin"
+        for path in (proxy, self.network.folder / name / "spill"):
+            path.mkdir(parents=True, exist_ok=True)
+        executable = ingress.write_executable(proxy, ingress.find_haproxy())
+        changed = {
+            "HELIOSTAT_HOME": str(self.home),
+            "RAY_SERVE_HAPROXY_BINARY_PATH": f"/tmp/haproxy-bin/{executable.name}",
+            "RAY_worker_niceness": "0",
+        }
+        return [*start, script], {**environment, **changed}
+
+    def timed(self, name: str, condition: Callable[[], Any], limit_s: float) -> Any:
+        """Wait until something holds; its seconds go into the answer."""
+        began = time.monotonic()
+        while not (found := condition()):
+            if self.operator.problems:
+                raise RuntimeError("; ".join(self.operator.problems))
+            for server in self.started_servers:
+                if not server.is_alive():
+                    raise RuntimeError(f"{server.name} ended")
+            if time.monotonic() - began > limit_s:
+                raise TimeoutError(name)
+            time.sleep(0.25)
+        self.seen["seconds"][name] = round(time.monotonic() - began, 1)
+        return found
+
+    def objects(self, path: str) -> dict[str, dict[str, Any]]:
+        """Rendered objects of a file, by kind."""
+        return {item["kind"]: item for item in yaml.safe_load_all(self.files[path])}
+
+    def cluster(self, name: str, spec: dict[str, Any]) -> None:
+        """Make a RayCluster as the operator does for a service or a job; idle workers go sooner."""
+        for group in spec["workerGroupSpecs"]:
+            group["idleTimeoutSeconds"] = IDLE_S
+        metadata = {"name": name, "namespace": self.recipe.namespace}
+        self.api.put(
+            {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": metadata, "spec": spec}
+        )
+        self.timed(
+            f"{name}: head answers",
+            lambda: (
+                self.dashboard(name) is not None
+                and self.dashboard(name).call("GET", "/api/serve/applications/")[0] == 200
+            ),
+            240,
+        )
+
+    def dashboard(self, cluster: str, token: str | None = TOKEN) -> DashboardClient | None:
+        """The head's dashboard, once there is a head."""
+        try:
+            return DashboardClient(self.operator.head(cluster).address, token)
+        except KeyError:
+            return None
+
+    def servers(self) -> list[RunningPod]:
+        """Start MLflow with its rendered arguments in a Pod of its own."""
+        (deployment,) = [
+            item for item in yaml.safe_load_all(self.files["platform/mlflow.yaml"])
+            if item["kind"] == "Deployment"
+        ]  # fmt: skip
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        arguments = list(container["args"])
+        changed = {
+            "--backend-store-uri": f"sqlite:///{self.home}/mlflow.db",
+            "--artifacts-destination": str(self.home / "artifacts"),
+            "--workers": "1",
+        }
+        for key, value in changed.items():
+            arguments[arguments.index(key) + 1] = value
+        address = self.network.address()
+        self.network.name({f"mlflow.{self.recipe.platform_namespace}.svc.cluster.local": address})
+        environment = {
+            **image_environment(), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }  # fmt: skip
+        found = [
+            self.network.start(
+                "mlflow", address, [*container["command"], *arguments], environment, ROOT
+            )
+        ]
+        self.started_servers = found
+        return found
+
+    def doors(self, cluster: str) -> dict[str, int]:
+        """Ask a head with no token, with a wrong one, and with the right one."""
+        found = {}
+        for who, token in (("none", None), ("wrong", "w" * 64), ("right", TOKEN)):
+            client = self.dashboard(cluster, token)
+            found[f"read {who}"] = client.call("GET", "/api/serve/applications/")[0]
+            found[f"start a job {who}"] = client.call("POST", "/api/jobs/", {"entrypoint": "true"})[
+                0
+            ]
+        return found
+
+    def submit(self, cluster: str, submission_id: str, entrypoint: list[str]) -> None:
+        """What the submitter's container of a RayJob runs."""
+        client = self.dashboard(cluster)
+        environment = {**image_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+        subprocess.run(
+            ["ray", "job", "submit", "--address", client.url, "--no-wait",
+             "--submission-id", submission_id, "--", *entrypoint],
+            env=environment, cwd=ROOT, check=True, stdout=sys.stderr,
+        )  # fmt: skip
+
+    def run_job(self, cluster: str, submission_id: str, entrypoint: list[str]) -> str:
+        """Submit, wait for the end, and give the output; fails as the job does."""
+        self.submit(cluster, submission_id, entrypoint)
+        client = self.dashboard(cluster)
+        ended = ("SUCCEEDED", "FAILED", "STOPPED")
+        self.timed(
+            f"job {submission_id}", lambda: client.job(submission_id)["status"] in ended, 400
+        )
+        log = client.job_log(submission_id)
+        status = client.job(submission_id)["status"]
+        if status != "SUCCEEDED":
+            raise RuntimeError(f"{submission_id}: {status}: {log[-3000:]}")
+        return log
+
+    def most(self, cluster: str, group: str) -> int:
+        """The most replicas that the autoscaler asked a group to have."""
+        body = self.api.get("RayCluster", self.recipe.namespace, cluster)
+        groups = [item["groupName"] for item in body["spec"]["workerGroupSpecs"]]
+        path = f"/spec/workerGroupSpecs/{groups.index(group)}/replicas"
+        return max(
+            (step["value"] for name, patch in self.api.patches for step in patch
+             if name == cluster and step["path"] == path),
+            default=0,
+        )  # fmt: skip
+
+    def predict(self, key: str | None) -> tuple[int, Any]:
+        """Ask the gateway through a serving Pod, as Kubernetes' Service would."""
+        worker = self.operator.workers("heliostat-serve-a", "cpu")[0]
+        url = f"http://{worker.address}:8000/v2/models/{MODEL}/infer"
+        return _post(url, self.request["body"], key, {"x-heliostat-at": self.request["at"]})
+
+
+def image_environment() -> dict[str, str]:
+    """What the image brings."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}:/usr/sbin:/sbin"
+    return {
+        "PATH": path, "HOME": "/tmp", "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",
+        "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8", "NO_PROXY": "*", "no_proxy": "*",
+    }  # fmt: skip
+
+
+def _status(address: str, port: int, path: str) -> int:
+    return _post(f"http://{address}:{port}{path}", None, None)[0]
+
+
+def _post(
+    url: str, body: Any, key: str | None, more: dict[str, str] | None = None
+) -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json", **(more or {})}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    data = None if body is None else json.dumps(body).encode()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, data, headers), timeout=15) as answer:
+            text = answer.read()
+            return answer.status, json.loads(text) if text.startswith(b"{") else None
+    except urllib.error.HTTPError as error:
+        return error.code, None
+    except OSError:
+        return 0, None
+
+
+def tell(story: Story) -> dict[str, Any]:
+    """Service, doors, job with scale-up, prediction, GPUs spot first, idle workers gone."""
+    seen = story.seen
+    mlflow, *_ = story.servers()
+    service = story.objects("ray/service.yaml")["RayService"]["spec"]
+    story.cluster("heliostat-serve-a", service["rayClusterConfig"])
+    seen["doors"] = story.doors("heliostat-serve-a")
+    dashboard = story.dashboard("heliostat-serve-a")
+    seen["serve_config_is_the_local_file"] = (
+        service["serveConfigV2"] == (ROOT / "serve_apps" / "cluster.yaml").read_text()
+    )
+    story.timed("mlflow answers", lambda: _status(mlflow.address, 5000, "/health") == 200, 400)
+    dashboard.put_applications(service["serveConfigV2"])
+    story.timed(
+        "applications run",
+        lambda: dashboard.applications() == {"gateway": "RUNNING", "control": "RUNNING"}, 300,
+    )  # fmt: skip
+    seen["applications"] = dashboard.applications()
+    workers = story.operator.workers("heliostat-serve-a", "cpu")
+    story.timed(
+        "serving Pods answer",
+        lambda: any(_status(item.address, 8000, "/v2/health/live") == 200 for item in workers),
+        60,
+    )
+    workers = [item for item in workers if _status(item.address, 8000, "/v2/health/live") == 200]
+    seen["serving_pods_that_answer"] = len(workers)
+    host = f"heliostat-serve-serve-svc.{story.recipe.namespace}.svc.cluster.local"
+    story.network.name({host: workers[0].address})
+
+    job = story.objects("jobs/first.yaml")["RayJob"]["spec"]
+    story.cluster("heliostat-first-b", job["rayClusterSpec"])
+    seen["job_workers_before"] = len(story.operator.workers("heliostat-first-b"))
+    log = story.run_job("heliostat-first-b", "first", job["entrypoint"].split())
+    seen["job_log_end"] = log.strip().splitlines()[-1]
+    seen["job_workers_asked"] = story.most("heliostat-first-b", "cpu")
+    story.request = request(story.home)
+    story.timed("first answer", lambda: story.predict(story.client_key)[0] == 200, 60)
+    status, answer = story.predict(story.client_key)
+    seen["prediction"] = {
+        "status": status, "version": answer["model_version"],
+        "value": answer["outputs"][0]["data"][0],
+    }  # fmt: skip
+    seen["prediction_without_key"] = story.predict(None)[0]
+
+    log = story.run_job("heliostat-first-b", "gpus", [sys.executable, "-c", NEEDS_GPUS])
+    seen["gpu_tasks"] = [line for line in log.splitlines() if line.startswith("ran on")]
+    seen["gpu_asked"] = {
+        group: story.most("heliostat-first-b", group) for group in ("gpu-spot", "gpu")
+    }
+    story.timed(
+        "idle workers are gone", lambda: not story.operator.workers("heliostat-first-b"), 120
+    )
+    seen["ended_after_sigterm_s"] = [round(item[2], 1) for item in story.operator.ended]
+    seen["serving_workers_at_the_end"] = len(story.operator.workers("heliostat-serve-a"))
+    seen["prediction_at_the_end"] = story.predict(story.client_key)[0]
+    seen["api"] = {
+        "calls": len(story.api.calls),
+        "refused": sorted({call for call in story.api.calls if call[2] >= 400}),
+        "patches": len(story.api.patches),
+    }
+    seen["pods_started"] = len(story.operator.started)
+    seen["whole_s"] = round(time.monotonic() - story.began, 1)
+    return seen
+
+
+def request(home: Path) -> dict[str, Any]:
+    """A request by entity keys and its moment: the first row of the replay's period."""
+    from heliostat.data.tables import Catalog
+    from heliostat.pipeline import canary
+    from jobs.flights import recipes as flights
+
+    recipe = flights.small()
+    rows = Catalog(home / "tables" / recipe.model).read(recipe.examples.table)
+    (example, *_) = canary.examples(
+        recipe, rows.filter(rows[recipe.examples.time] >= recipe.replay.period.start_at)
+    )
+    inputs = [
+        {"name": key, "shape": [1], "data": [value],
+         "datatype": "INT64" if isinstance(value, int) else "BYTES"}
+        for key, value in example.values.items()
+    ]  # fmt: skip
+    return {"body": {"inputs": inputs}, "at": example.at.isoformat()}
+
+
+def main() -> None:
+    """Tell the story; the Pods end with this process's namespaces."""
+    story = Story(Path(sys.argv[1]))
+    try:
+        print(json.dumps(tell(story)), flush=True)
+    except BaseException:
+        sys.stderr.write(json.dumps(story.seen) + "\n")
+        raise
+
+
+if __name__ == "__main__":
+    main()

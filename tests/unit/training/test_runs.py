@@ -1,0 +1,95 @@
+"""Every run ends: after success, an error, an interrupt, a kill, and an absence of MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from heliostat.registry.tracking import Tracking
+from heliostat.training import runs
+from heliostat.training.spool import EPOCH, MetricLog, MetricSpool
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from heliostat.registry.tracking import Tracking
+from heliostat.training import runs
+from heliostat.training.spool import EPOCH, MetricLog
+uri, storage = sys.argv[1], Path(sys.argv[2])
+with runs.tracked(Tracking(uri), "exp", "n", {}, storage) as run_id:
+    (storage / run_id).mkdir(parents=True)
+    log = MetricLog(storage / run_id)
+    log.add(EPOCH, 1, {"loss": 0.5}, 1000)
+    log.flush()
+    print(run_id, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "FINISHED"), (KeyboardInterrupt(), "KILLED"), (ValueError(), "FAILED")],
+)
+def test_a_run_ends_as_its_block_was_left(
+    tmp_path: Path, tracking: Tracking, error: BaseException | None, status: str
+) -> None:
+    """And the error goes on to the caller."""
+    expected = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    with (
+        expected,
+        runs.tracked(tracking, "exp", "n", {"role": "x"}, tmp_path) as run_id,
+    ):
+        assert tracking.status(run_id) == "RUNNING"
+        if error is not None:
+            raise error
+    assert tracking.status(run_id) == status
+
+    with runs.tracked(tracking, "exp", "n", {}, tmp_path, again=run_id):
+        assert tracking.status(run_id) == "RUNNING"
+    assert tracking.status(run_id) == "FINISHED"
+
+
+def test_a_run_ends_although_its_driver_and_all_its_group_were_killed(
+    tmp_path: Path, tracking: Tracking
+) -> None:
+    """SIGKILL leaves no time for anything: the warden sends the last points and ends the run."""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, tracking.uri, str(tmp_path)],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[2])},
+    )  # fmt: skip
+    assert driver.stdout is not None
+    run_id = driver.stdout.readline().strip()
+    assert tracking.status(run_id) == "RUNNING"
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    driver.stdout.close()
+
+    for _ in range(600):
+        if tracking.status(run_id) != "RUNNING":
+            break
+        time.sleep(0.1)
+    assert tracking.status(run_id) == "KILLED"
+    assert tracking.metric_history(run_id, "loss") == [(1, 0.5)]
+
+
+def test_points_and_their_times_are_what_the_worker_wrote(
+    tmp_path: Path, tracking: Tracking
+) -> None:
+    """Not the time at which MLflow was back."""
+    with runs.tracked(tracking, "exp", "n", {}, tmp_path) as run_id:
+        (tmp_path / run_id).mkdir()
+        log = MetricLog(tmp_path / run_id)
+        log.add(EPOCH, 1, {"loss": 0.5}, 1234)
+        log.close()
+        MetricSpool(tmp_path / run_id).send(tracking, run_id)
+
+    with tracking._answering() as client:
+        assert [point.timestamp for point in client.get_metric_history(run_id, "loss")] == [1234]
