@@ -23,7 +23,8 @@ from heliostat.pipeline.recipe import (
     SourceTable,
     VersionRecipe,
 )
-from heliostat.rollout.plan import ErrorsGate, LatencyGate, LossGate, RolloutPlan
+from heliostat.rollout.allowed import ErrorsGate, LatencyGate, LossGate
+from heliostat.rollout.plan import RolloutPlan
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe, Validation
 from jobs.digits import images

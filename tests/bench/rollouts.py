@@ -25,13 +25,13 @@ import numpy as np
 from scipy import stats as scipy_stats
 from scipy.special import logsumexp
 
-from heliostat.rollout import gates, simulated
-from heliostat.rollout.allowed import LatencyGate
+from heliostat.rollout import comparing, gates, simulated
+from heliostat.rollout.allowed import Comparison, LatencyGate
 from heliostat.rollout.evidence import LATENCY_EDGES_MS
 from heliostat.rollout.gates import HARM_PART
-from heliostat.rollout.known import Evidence, Tally
+from heliostat.rollout.known import Compared, Evidence, Tally
 from heliostat.rollout.plan import RolloutPlan
-from heliostat.stats import harm, srm
+from heliostat.stats import harm, srm, units
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "tests" / "bench" / "results" / "rollouts.json"
@@ -323,6 +323,33 @@ def through_decide(rollouts: int, processes: int) -> dict[str, Any]:
     }
 
 
+def compared(tests: int) -> dict[str, Any]:
+    """A/A tests of units through the looks of the default comparison, which is adjusted (CUPED)."""
+    registered = Comparison(metric="spent", effect=0.2, deviation=1.0)
+    needed = registered.units_needed(0.5)
+    found = looks = 0
+    for seed in range(tests):
+        random = np.random.default_rng([31, seed])
+        before = random.normal(5.0, 0.9, needed + 200)
+        value = before + random.normal(0.0, 0.4, before.size)
+        mine = random.random(before.size) < 0.5
+        taken: tuple[comparing.Look, ...] = ()
+        seen = 0
+        while not taken or not (taken[-1].found or taken[-1].information >= 1):
+            seen += int(random.poisson(40))
+            sides = [
+                units.Sums.of(value[:seen][here], before[:seen][here])
+                for here in (~mine[:seen], mine[:seen])
+            ]
+            both = Compared(stable=sides[0], candidate=sides[1])
+            if comparing.due(registered, both, 0.5, len(taken)):
+                look = comparing.look(registered, both, 0.5, taken)
+                taken = taken if look is None else (*taken, look)
+        found += taken[-1].found
+        looks += len(taken)
+    return {**counted(found, tests, registered.alpha), "looks": looks}
+
+
 def measure(*, small: bool) -> dict[str, Any]:
     """Everything, as it goes into the results file."""
     rollouts = 400 if small else 20_000
@@ -332,6 +359,7 @@ def measure(*, small: bool) -> dict[str, Any]:
         "false_alarms": false_alarms(rollouts, 200 if small else 300),
         "sparse": sparse(rollouts),
         "split": splits(2_000 if small else 20_000),
+        "compared": compared(5 if small else 1_000),
         "through_decide": through_decide(6 if small else 2_000, 2),
     }
 
@@ -343,6 +371,7 @@ def failures(told: dict[str, Any]) -> list[str]:
         **{name: item["e_process"] for name, item in told["sparse"].items()},
         "split": told["split"]["sequential"],
         "through decide": told["through_decide"],
+        "compared": told["compared"],
     }
     late = [
         name

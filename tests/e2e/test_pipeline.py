@@ -313,8 +313,8 @@ def test_the_finished_rollout_explains_itself_in_words(
     assert explained[1] == "The gates, when they were last asked:"
     assert all(line.endswith((".", ":")) for line in explained)
     assert re.search(r"the candidate [\d,]+ times; [\d,]+ rows were scored by both", explained[-3])
-    assert explained[-2].startswith("It came to ")
-    assert explained[-1].startswith("Both versions scored the same ")
+    assert explained[-2].startswith("Both versions scored the same ")
+    assert explained[-1].startswith("It came to ")
     assert (audit.returncode, "unbroken" in audit.stdout) == (0, True)
     assert report.returncode == 0
     assert explained[0] in (tmp_path / "report" / "report.md").read_text()

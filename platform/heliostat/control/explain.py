@@ -59,10 +59,6 @@ def explain(rollout: Mapping[str, Any]) -> list[str]:
             if age is None
             else f"The last report is {age:.1f} s old."
         )
-    steps = [event for event in rollout["events"] if event["kind"] == "rollout.step_reached"]
-    if steps:
-        way = ", ".join(f"{event['percent']:g} % after {event['seconds']:.0f} s" for event in steps)
-        lines.append(f"It came to {way}.")
     mirrored = rollout.get("mirrored") or {"rows": 0}
     if mirrored["rows"]:
         lines.append(
@@ -75,6 +71,10 @@ def explain(rollout: Mapping[str, Any]) -> list[str]:
             f"Look {number}, at {look['units']:,} units: the candidate differs by "
             f"{look['difference']:+.4g}, surely between {look['low']:+.4g} and {look['high']:+.4g}."
         )
+    steps = [event for event in rollout["events"] if event["kind"] == "rollout.step_reached"]
+    if steps:
+        way = ", ".join(f"{event['percent']:g} % after {event['seconds']:.0f} s" for event in steps)
+        lines.append(f"It came to {way}.")
     return lines
 
 
