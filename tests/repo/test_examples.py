@@ -41,7 +41,7 @@ def test_doctests_give_what_they_show(name):
 
 
 def shell_lines() -> list[tuple[str, str]]:
-    """File and command of each line that a document tells people to type."""
+    """File and command of each line that a document tells people to type, each once."""
     found = []
     for path in GUIDES:
         for block in re.findall(
@@ -53,7 +53,7 @@ def shell_lines() -> list[tuple[str, str]]:
                 for line in joined.splitlines()
                 if line.startswith("$ ")
             )
-    return found
+    return list(dict.fromkeys(found))
 
 
 def known_targets() -> set[str]:
@@ -97,7 +97,9 @@ def figures() -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("document", "shown", "file", "path", "power"), figures())
+@pytest.mark.parametrize(
+    ("document", "shown", "file", "path", "power"), list(dict.fromkeys(figures()))
+)
 def test_a_figure_in_a_document_was_measured(document, shown, file, path, power):
     """Figures are copied from results files, never from memory."""
     assert printed_as(lookup(file, path) * 10.0 ** int(power or 0), shown) == shown
