@@ -172,30 +172,36 @@ def _shares(
 
 
 def _carry(shares: Sequence[_Share], store: Store, writer: OnlineWriter | RedisWriter) -> int:
-    """Have tasks bring these shares; return the entities brought."""
+    """Have tasks bring these shares; return the entities brought.
+
+    Few tasks are given at a time, so that a failure leaves few behind, and those are waited for:
+    `ray.cancel` of a task whose answer is on its way ends the whole driver (Ray 2.60,
+    `Tried to complete task that was not pending`).
+    """
     import ray
 
     task = ray.remote(_bring)
-    waiting = {
-        task.options(name=f"materialize:{share.view.name}", max_retries=0).remote(
-            share, store
-        ): share
-        for share in shares
-    }
+    at_a_time = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    left = list(reversed(shares))
+    waiting: dict[Any, _Share] = {}
     brought = 0
     try:
-        while waiting:
+        while left or waiting:
+            while left and len(waiting) < at_a_time:
+                share = left.pop()
+                given = task.options(name=f"materialize:{share.view.name}", max_retries=0)
+                waiting[given.remote(share, store)] = share
             (ready,), _ = ray.wait(list(waiting), num_returns=1)
-            found = _answer(ray, ready)
             share = waiting.pop(ready)
+            found = _answer(ray, ready)
             if isinstance(writer, OnlineWriter):
                 # A file has one writer at a time; the tasks did the reading.
                 found = writer.write(share.view, found)
                 writer.note(share.name, found)
             brought += found
     finally:
-        for reference in waiting:
-            ray.cancel(reference)
+        if waiting:
+            ray.wait(list(waiting), num_returns=len(waiting))
     return brought
 
 
