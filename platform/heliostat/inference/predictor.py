@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SESSION_BYTES = 1 << 20
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _FIRST_KNOWN_CODE = UNKNOWN_CODE + 1
+_NO_CATEGORIES = np.empty((1, 0), np.int64)
+_NO_CATEGORIES.setflags(write=False)
 
 
 class Predictor:
@@ -117,16 +119,19 @@ class Predictor:
     def _encode_row(
         self, columns: Mapping[str, Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        for values in columns.values():
+            if len(values) != 1:
+                raise ValueError
         numeric_1N = np.array([[columns[name][0] for name in self._numeric]], np.float32)
         if numeric_1N.ndim != 2:
             raise ValueError
+        if not self._categorical:
+            return numeric_1N, _NO_CATEGORIES
         row = []
         for name, table in self._categorical:
             value = columns[name][0]
             code = table.get(value)
             row.append(_slow_code(value, table) if code is None else code)
-        if any(len(values) != 1 for values in columns.values()):
-            raise ValueError
         return numeric_1N, np.array([row], np.int64)
 
     def _encode_rows(

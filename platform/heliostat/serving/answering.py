@@ -8,7 +8,7 @@ from typing import Any
 
 from heliostat import telemetry
 from heliostat.rollout.policy import Variant
-from heliostat.serving import asgi, invocations, protocol
+from heliostat.serving import asgi, fields, invocations, protocol
 from heliostat.serving.asking import Asked, Variants
 from heliostat.serving.evidence import Gatherer
 from heliostat.serving.exposures import Spool
@@ -118,10 +118,13 @@ class Answerer:
         fallback = answered_by != index
         status = 200 if scores is not None else 500 if answered_by == 0 else 503
         self._expose(asked, variant, answered_by, slot, fallback, status, latency_ms, scores)
-        labels = (policy.model, variant.version, variant.role)
-        self._meter.add("heliostat_requests", (*labels, _STATUS_TEXT[status]))
-        self._meter.observe("heliostat_request_seconds", labels, latency_ms / 1000)
-        headers = _headers(asked.request_id, variant, served.epoch, fallback)
+        mark = served.marks[answered_by]
+        self._meter.add("heliostat_requests", (*mark.labels, _STATUS_TEXT[status]))
+        self._meter.observe("heliostat_request_seconds", mark.labels, latency_ms / 1000)
+        headers = [
+            (fields.REQUEST_ID, asked.request_id.encode()),
+            *(mark.fallback_headers if fallback else mark.headers),
+        ]
         if asked.row.has_defaults:
             headers.append((b"x-heliostat-features", b"default"))
         if scores is None:
@@ -236,13 +239,3 @@ def _encode(asked: Asked, variant: Variant, scores: list[float], headers: Header
     body, head_bytes = protocol.binary_answer(**parts)
     length = (b"inference-header-content-length", b"%d" % head_bytes)
     return Answer(200, body, [asgi.BINARY, length, *headers])
-
-
-def _headers(request_id: str, variant: Variant, epoch: int, fallback: bool) -> Headers:
-    return [
-        (b"x-heliostat-request-id", request_id.encode()),
-        (b"x-heliostat-variant", variant.role.encode()),
-        (b"x-heliostat-version", variant.version.encode()),
-        (b"x-heliostat-epoch", b"%d" % epoch),
-        (b"x-heliostat-fallback", b"1" if fallback else b"0"),
-    ]

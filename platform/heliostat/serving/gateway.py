@@ -129,6 +129,9 @@ class Gateway(asgi.Application):
         )
         self._matches: dict[tuple[str, str], Match] = {}
         self._new_id = fields.RequestIds()
+        self._bodies = asgi.Bodies(
+            max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+        )
         self._log = describing.AccessLog(settings.access_log_ratio, clock)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -202,12 +205,7 @@ class Gateway(asgi.Application):
                 status, body = self._describe(match)
                 await asgi.send_json(send, status, body)
                 return
-            body = await asgi.read_body(
-                receive,
-                given,
-                max_bytes=self._settings.max_body_bytes,
-                timeout_s=self._settings.body_timeout_s,
-            )
+            body = await self._bodies.read(receive, given)
             asked = self._bind(match, given, caller, request_id, body, started)
             answer: Answer = await self._answerer.answer(asked)
             await asgi.answer(send, answer.status, answer.body, answer.headers)

@@ -41,6 +41,9 @@ class VariantApp(asgi.Application):
         self._settings = settings
         self._seal = access_seal.load_or_create(settings.layout.keys / "gateway.key")
         self._predictor: Predictor | None = None
+        self._bodies = asgi.Bodies(
+            max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+        )
 
     async def start(self) -> None:
         """Verify and load the version; the replica does not come up without it."""
@@ -65,12 +68,7 @@ class VariantApp(asgi.Application):
         if action == "ready":
             await self._ready(send)
         elif action in ("infer", "score") and scope["method"] == "POST":
-            body = await asgi.read_body(
-                receive,
-                fields,
-                max_bytes=self._settings.max_body_bytes,
-                timeout_s=self._settings.body_timeout_s,
-            )
+            body = await self._bodies.read(receive, fields)
             if not is_sealed(self._seal, fields, body):
                 raise Refused(403, "only a gateway of this platform may ask a variant")
             answer = await self._score(body, began)

@@ -18,6 +18,8 @@ from heliostat.serving.online import Features
 from heliostat.serving.refused import Refused, bad
 from heliostat.serving.residence import Resident, Residents
 
+_USUAL = 1e30
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedVersion:
@@ -35,6 +37,18 @@ class LoadedVersion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """What every answer of one variant carries, made once per policy."""
+
+    labels: tuple[str, str, str]
+    """Model, version and role, as metrics want them."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    fallback_headers: tuple[tuple[bytes, bytes], ...]
+    """The same where it answers for another variant."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ServedModel:
     """A model's policy and its versions, in the same order; None for an unusable variant."""
 
@@ -44,6 +58,9 @@ class ServedModel:
 
     epoch: int
     versions: tuple[LoadedVersion | None, ...]
+    marks: tuple[Mark, ...]
+    """In the order of the versions."""
+
     stable: LoadedVersion
     accepted: frozenset[str]
     by_keys: frozenset[str]
@@ -66,7 +83,11 @@ class ServedModel:
         if by_keys or names == self.stable.inputs:
             for name in self.stable.numeric:
                 if name in given:
-                    protocol.check_numbers(name, given[name])
+                    values = given[name]
+                    # One float of a usual size needs no look at each value in turn.
+                    first = values[0]
+                    if len(values) > 1 or type(first) is not float or not -_USUAL < first < _USUAL:
+                        protocol.check_numbers(name, values)
             return by_keys
         for name in names:
             if name not in self.accepted:
@@ -236,6 +257,7 @@ class Loader:
             policy_labels=(policy.model,),
             epoch=epoch,
             versions=tuple(versions),
+            marks=tuple(_mark(policy.model, variant, epoch) for variant in policy.variants),
             stable=stable,
             accepted=stable.inputs | by_keys,
             by_keys=by_keys,
@@ -271,6 +293,19 @@ class Loader:
         )
         digests = {v.package_digest for v in variants}
         self._descriptions = {k: v for k, v in self._descriptions.items() if k in digests}
+
+
+def _mark(model: str, variant: Variant, epoch: int) -> Mark:
+    said = (
+        (b"x-heliostat-variant", variant.role.encode()),
+        (b"x-heliostat-version", variant.version.encode()),
+        (b"x-heliostat-epoch", b"%d" % epoch),
+    )
+    return Mark(
+        labels=(model, variant.version, variant.role),
+        headers=(*said, (b"x-heliostat-fallback", b"0")),
+        fallback_headers=(*said, (b"x-heliostat-fallback", b"1")),
+    )
 
 
 def _loaded(
