@@ -94,6 +94,38 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def serve(
+    config: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Serve config; every application in it.")
+    ] = Path("serve_apps/platform.yaml"),
+    *,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print it as `serve deploy` takes it, and stop.")
+    ] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=1, help="To be ready.")] = 180.0,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy a config of Serve applications and wait until all run; safe to repeat."""
+    from heliostat.stack import serving
+
+    repository, home, _ = _place(None)
+    if show:
+        import yaml
+
+        typer.echo(yaml.safe_dump(serving.prepared(home, config, repository)[0], sort_keys=False))
+        return
+    found = serving.deploy(home, config, repository, environ_now=os.environ, timeout_s=timeout_s)
+    if as_json:
+        told = {"applications": found.applications, "ended": list(found.ended)}
+        typer.echo(json.dumps(told, indent=2))
+        return
+    for name, health in found.applications.items():
+        typer.echo(f"  {name:<20} {health}")
+    for name in found.ended:
+        typer.echo(f"  {name:<20} ended: the file does not name it")
+
+
+@app.command()
 def doctor(*, assignments: Assignments = None, as_json: AsJson = False) -> None:
     """Check this machine and the platform; each finding comes with its fix."""
     from heliostat.stack import doctor as checks

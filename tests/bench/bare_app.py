@@ -58,11 +58,12 @@ def build(args: dict[str, Any]) -> Any:
     from ray import serve
 
     from heliostat.serving import deployments
+    from heliostat.serving.settings import ReplicaSettings
 
     def start() -> Bare:
         return Bare(args["network"])
 
-    options = deployments._options(
-        "bare", num_replicas=1, max_ongoing_requests=400, max_queued_requests=400
+    options = deployments.replica_options(
+        "bare", ReplicaSettings(home="/"), max_ongoing_requests=400, max_queued_requests=400
     )
     return serve.deployment(**options)(serve.ingress(start)()).bind()

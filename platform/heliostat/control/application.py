@@ -42,6 +42,9 @@ class ControlSettings:
     tracking_uri: str = "http://127.0.0.1:5000"
     """MLflow's address."""
 
+    variant_max_replicas: int | None = None
+    """Up to so many processes for a version on trial, by its load; None for the one."""
+
     state_url: str = ""
     """SQLAlchemy URL of the state database; empty takes the SQLite file of the state folder."""
 
@@ -49,6 +52,8 @@ class ControlSettings:
         require(Path(self.home).is_absolute(), "control.home", self.home, "must be absolute")
         for name in ("endpoint", "tracking_uri"):
             require(bool(getattr(self, name)), f"control.{name}", "", "must not be empty")
+        most = self.variant_max_replicas
+        require(most is None or most > 0, "control.variant_max_replicas", most, "must be above 0")
 
     @staticmethod
     def from_args(args: Mapping[str, Any]) -> ControlSettings:
@@ -56,12 +61,16 @@ class ControlSettings:
 
         Raises:
             ConfigError: A key is unknown (with the nearest right one) or missing, or a
-                value is no text.
+                value is of another type.
         """
         names = [field.name for field in dataclasses.fields(ControlSettings)]
         for key, value in args.items():
             require(key in names, "args", key, "is not a setting", breaks=nearest(key, names))
-            require(isinstance(value, str), f"args.{key}", value, "must be text")
+            if key == "variant_max_replicas":
+                is_count = isinstance(value, int) and not isinstance(value, bool)
+                require(is_count, f"args.{key}", value, "must be a whole number")
+            else:
+                require(isinstance(value, str), f"args.{key}", value, "must be text")
         if "home" not in args:
             raise ConfigError("args", sorted(args), "must have 'home'")
         return ControlSettings(**args)
@@ -81,7 +90,7 @@ def make(settings: ControlSettings) -> ControlApp:
     controller = Controller(
         log,
         Leases(state),
-        ServePlane(home.root, settings.endpoint.rstrip("/")),
+        ServePlane(home.root, settings.endpoint.rstrip("/"), settings.variant_max_replicas),
         RegistryVersions(settings.tracking_uri, home),
         holder=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         outcomes=Outcomes(state),

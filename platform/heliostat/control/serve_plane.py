@@ -20,14 +20,16 @@ _STABLE_ALIAS = "stable"
 class ServePlane:
     """Carries traffic on this Ray cluster; see `rollout.protocols.Plane`."""
 
-    def __init__(self, home: Path, endpoint: str) -> None:
+    def __init__(self, home: Path, endpoint: str, max_replicas: int | None = None) -> None:
         """Remember where things are; nothing is contacted yet.
 
         Args:
             home: The platform's state folder.
             endpoint: Base URL of the ingress.
+            max_replicas: Of a version on trial; see `deployments.start_variant`.
         """
         self._home = home
+        self._max_replicas = max_replicas
         self._endpoint = endpoint
         self._epoch = -1
         # Serve's client is one per process; two applications at a time are asked for in turn.
@@ -43,6 +45,7 @@ class ServePlane:
                 package.digest,
                 self._home,
                 endpoint=self._endpoint,
+                max_replicas=self._max_replicas,
             )
 
     def stop_variant(self, model: str, version: str) -> None:

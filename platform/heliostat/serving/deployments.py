@@ -17,14 +17,17 @@ from typing import Any
 from heliostat import telemetry
 from heliostat.config import require_name
 from heliostat.errors import ConfigError, Unavailable
+from heliostat.inference.predictor import read_verified
 from heliostat.rollout.policy import Policy
 from heliostat.serving import plane
 from heliostat.serving.settings import (
     DEFAULT_ENDPOINT,
     GatewaySettings,
+    ReplicaSettings,
     VariantSettings,
     from_args,
 )
+from heliostat.store.home import Home
 
 _PLANE_TIMEOUT_S = 10.0
 _START_TIMEOUT_S = 120.0
@@ -45,9 +48,9 @@ def gateway_application(args: dict[str, Any]) -> Any:
 
         return gateway(settings)
 
-    options = _options(
+    options = replica_options(
         "gateway",
-        num_replicas=settings.num_replicas,
+        settings,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
     )
@@ -65,9 +68,9 @@ def variant_application(args: dict[str, Any]) -> Any:
 
         return variant(settings)
 
-    options = _options(
+    options = replica_options(
         "variant",
-        num_replicas=1,
+        settings,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_ongoing_requests,
     )
@@ -85,9 +88,9 @@ def neighbours_application(args: dict[str, Any]) -> Any:
 
         return neighbours(settings)
 
-    options = _options(
+    options = replica_options(
         "neighbours",
-        num_replicas=settings.num_replicas,
+        settings,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
     )
@@ -118,6 +121,7 @@ def start_variant(
     home: Path | str,
     *,
     endpoint: str | None = None,
+    max_replicas: int | None = None,
     timeout_s: float = _START_TIMEOUT_S,
 ) -> str:
     """Start the application of a version and return its base URL once it answers there.
@@ -126,6 +130,7 @@ def start_variant(
 
     Args:
         endpoint: Base URL of the ingress; default is ``HELIOSTAT_ENDPOINT``.
+        max_replicas: Up to so many processes under load; None for the one.
 
     Raises:
         Unavailable: It did not come up in time; Serve's own reason is in the message.
@@ -136,15 +141,19 @@ def start_variant(
     url = (endpoint or os.environ.get("HELIOSTAT_ENDPOINT", DEFAULT_ENDPOINT)) + route
     ends = time.monotonic() + timeout_s
     if _status(name) not in ("RUNNING", "DEPLOYING"):
-        application = variant_application(
-            {
-                "model": model,
-                "version": version,
-                "package_path": str(package_path),
-                "package_digest": digest,
-                "home": str(home),
-            }
-        )
+        args: dict[str, Any] = {
+            "model": model,
+            "version": version,
+            "package_path": str(package_path),
+            "package_digest": digest,
+            "home": str(home),
+        }
+        if max_replicas is not None:
+            args["max_replicas"] = max_replicas
+        description = read_verified(Path(package_path), Home(root=Path(home)).keys, digest)
+        if description.serving.device == "cuda":
+            args["num_gpus"] = 1.0
+        application = variant_application(args)
         try:
             serve.run(application, name=name, route_prefix=route)
         except RuntimeError as error:
@@ -208,12 +217,22 @@ def wait_active(epoch: int, timeout_s: float) -> bool:
         time.sleep(0.05)
 
 
-def _options(name: str, **scale: int) -> dict[str, Any]:
+def replica_options(name: str, settings: ReplicaSettings, **limits: int) -> dict[str, Any]:
+    """Options of a Serve deployment: placement, scale, health, draining, surge.
+
+    Args:
+        name: Of the deployment.
+        settings: Of its replicas.
+        limits: Serve's own ``max_ongoing_requests`` and ``max_queued_requests``.
+    """
+    # The work is short and shares the machine with training; Ray must not refuse to place it
+    # because all CPUs are reserved.
+    resources: dict[str, Any] = {"num_cpus": 0}
+    if settings.num_gpus is not None:
+        resources["num_gpus"] = settings.num_gpus
     return {
         "name": name,
-        # The work is short and shares the machine with training; Ray must not refuse to
-        # place it because all CPUs are reserved.
-        "ray_actor_options": {"num_cpus": 0},
+        "ray_actor_options": resources,
         # By default Serve stops the old replica before it starts the new one.
         "max_surge_percent": 100.0,
         "rolling_update_percentage": 1.0,
@@ -222,7 +241,26 @@ def _options(name: str, **scale: int) -> dict[str, Any]:
         "graceful_shutdown_wait_loop_s": 0.5,
         "graceful_shutdown_timeout_s": 35.0,
         "logging_config": {"enable_access_log": False},
-        **scale,
+        **_scale(settings),
+        **limits,
+    }
+
+
+def _scale(settings: ReplicaSettings) -> dict[str, Any]:
+    if settings.max_replicas is None:
+        return {"num_replicas": settings.num_replicas}
+    # A replica that goes is drained first, so a short lull costs nothing; the other way round,
+    # one takes seconds to start, so Serve is not told to wait long.
+    return {
+        "autoscaling_config": {
+            "min_replicas": settings.num_replicas,
+            "max_replicas": settings.max_replicas,
+            "target_ongoing_requests": settings.target_ongoing,
+            "upscale_delay_s": settings.upscale_delay_s,
+            "downscale_delay_s": settings.downscale_delay_s,
+            "metrics_interval_s": 1.0,
+            "look_back_period_s": 5.0,
+        }
     }
 
 

@@ -79,19 +79,28 @@ def server(action: str, snapshot: Snapshot | None, admission: str) -> tuple[int,
         return 200 if ready else 503, asgi.encode(body)
     if snapshot is None:
         raise Refused(503, "no policy yet; nothing is deployed", retry_after_s=1)
-    return 200, asgi.encode(
-        [
-            {
-                "name": name,
-                "version": variant.version,
-                "state": "READY" if served.versions[index] else "UNAVAILABLE",
-                "reason": "" if served.versions[index] else "cannot be loaded",
-                "variant": variant.role,
-            }
-            for name, served in sorted(snapshot.models.items())
-            for index, variant in enumerate(served.policy.variants)
-        ]
-    )
+    return 200, asgi.encode(_index(snapshot))
+
+
+def _index(snapshot: Snapshot) -> list[dict[str, str]]:
+    rows = []
+    for name, policy in sorted(snapshot.policy.models.items()):
+        served = snapshot.models.get(name)
+        for index, variant in enumerate(policy.variants):
+            if served is None:
+                broken = snapshot.broken.get(name)
+                state = "UNKNOWN" if broken is None else "UNAVAILABLE"
+                reason = f"ask /v2/models/{name}/ready" if broken is None else "cannot be loaded"
+            else:
+                there = index < len(served.versions) and served.versions[index] is not None
+                state, reason = ("READY", "") if there else ("UNAVAILABLE", "cannot be loaded")
+            rows.append(
+                {
+                    "name": name, "version": variant.version, "state": state, "reason": reason,
+                    "variant": variant.role,
+                }
+            )  # fmt: skip
+    return rows
 
 
 def model(action: str, served: ServedModel, version: str | None) -> tuple[int, bytes]:

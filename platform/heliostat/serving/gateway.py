@@ -33,7 +33,7 @@ from heliostat.serving.pairs import PairScorer
 from heliostat.serving.refused import Refused
 from heliostat.serving.residence import Residents
 from heliostat.serving.routes import Match
-from heliostat.serving.settings import GatewaySettings
+from heliostat.serving.settings import GatewaySettings, serves
 from heliostat.serving.sharing import RateSource, share_rates
 from heliostat.serving.source import PolicySource
 from heliostat.serving.versions import Loader, Row, ServedModel, Snapshot
@@ -96,6 +96,7 @@ class Gateway(asgi.Application):
                 ),
                 self.residents,
                 pinned=frozenset(settings.pinned),
+                serves=lambda model: serves(settings, model),
             ),
             home.root / "policy.json",
             changed=self._changed,
@@ -307,6 +308,11 @@ class Gateway(asgi.Application):
         if served is None:
             if model in snapshot.broken:
                 raise Refused(503, f"model {model} cannot be loaded", retry_after_s=5)
+            if model in snapshot.policy.models:
+                # The ingress sends its requests there as soon as there is somebody.
+                raise Refused(
+                    503, f"model {model} has a gateway of its own, which is away", retry_after_s=5
+                )
             raise protocol.unknown_model(model, list(snapshot.models))
         return served
 

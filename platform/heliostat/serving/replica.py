@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from heliostat import telemetry
 from heliostat.access.keys import KeyFile
 from heliostat.access.tokens import TokenChecker, read_issuers
+from heliostat.features.redis_client import RedisAddress
 from heliostat.serving.admission import Door
 from heliostat.serving.forward import HttpForwarder
 from heliostat.serving.gateway import Gateway, Outside
@@ -17,7 +18,9 @@ from heliostat.serving.listening import is_reachable
 from heliostat.serving.metrics import RaySink
 from heliostat.serving.neighbours import Neighbours
 from heliostat.serving.plane import PlaneRates, PlaneSource
+from heliostat.serving.redis_rates import RedisRates
 from heliostat.serving.settings import GatewaySettings, VariantSettings
+from heliostat.serving.sharing import RateSource
 from heliostat.serving.variant import VariantApp
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ def gateway(settings: GatewaySettings) -> Gateway:
         forwarder=HttpForwarder(),
         open_reader=open_reader,
         door=_door(settings),
-        rates=PlaneRates(gateway_id),
+        rates=_rates(settings, gateway_id),
         sink=RaySink(),
     )
     return Gateway(settings, outside, gateway_id=gateway_id)
@@ -65,6 +68,12 @@ def variant(settings: VariantSettings) -> VariantApp:
     return VariantApp(settings)
 
 
+def _rates(settings: GatewaySettings, gateway_id: str) -> RateSource:
+    if settings.rate_store == "plane":
+        return PlaneRates(gateway_id)
+    return RedisRates(RedisAddress.parse(settings.rate_store), gateway_id)
+
+
 def _door(settings: GatewaySettings) -> Door:
     port = int(urllib.parse.urlsplit(settings.endpoint).port or 80)
     return Door(
@@ -73,7 +82,8 @@ def _door(settings: GatewaySettings) -> Door:
         mode=settings.admission,
         insecure=settings.insecure,
         is_reachable=lambda: is_reachable(port, _DIRECT_PORTS),
-        num_replicas=settings.num_replicas,
+        # As many as there may be: before rates are divided a share must not be too large.
+        num_replicas=settings.max_replicas or settings.num_replicas,
         clock=time.time,
         timer=time.perf_counter,
     )

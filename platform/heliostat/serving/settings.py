@@ -23,6 +23,9 @@ _KINDS: dict[str, Any] = {
     "float": (int, float),
     "bool": bool,
     "tuple[str, ...]": (list, tuple),
+    "str | None": str,
+    "int | None": int,
+    "float | None": (int, float),
 }
 
 
@@ -46,7 +49,22 @@ class ReplicaSettings:
     """A body must be complete in this time, else 408."""
 
     num_replicas: int = 1
-    """Processes."""
+    """Processes; the least of them where `max_replicas` is set."""
+
+    max_replicas: int | None = None
+    """Up to so many are started when requests wait, and ended again when none do."""
+
+    target_ongoing: int = 16
+    """Requests under way in one replica beyond which another is started."""
+
+    upscale_delay_s: float = 5.0
+    """How long the load must last before one is started."""
+
+    downscale_delay_s: float = 120.0
+    """How long it must be away before one is ended."""
+
+    num_gpus: float | None = None
+    """Of each replica. Without it replicas see no GPU."""
 
     def __post_init__(self) -> None:
         """Check that texts are there and numbers are above 0.
@@ -62,6 +80,10 @@ class ReplicaSettings:
                 require(bool(value), f"{kind}.{field.name}", value, "must not be empty")
             elif not isinstance(value, bool) and isinstance(value, int | float):
                 require(value > 0, f"{kind}.{field.name}", value, "must be above 0")
+        require(
+            self.max_replicas is None or self.max_replicas >= self.num_replicas,
+            f"{kind}.max_replicas", self.max_replicas, f"must be at least {self.num_replicas}",
+        )  # fmt: skip
 
     @property
     def layout(self) -> Home:
@@ -72,6 +94,13 @@ class ReplicaSettings:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatewaySettings(ReplicaSettings):
     """Settings of one gateway application; all its replicas share them."""
+
+    model: str | None = None
+    """The one model of a gateway of its own, mounted at ``/v2/models/<model>``; without it the
+    gateway answers for every model but those that are `elsewhere`."""
+
+    elsewhere: tuple[str, ...] = ()
+    """Models that have a gateway of their own; `heliostat serve` fills it in."""
 
     endpoint: str = DEFAULT_ENDPOINT
     """Base URL of the ingress, as reached from this machine; evidence is sent there."""
@@ -120,6 +149,10 @@ class GatewaySettings(ReplicaSettings):
     """Where features are read: ``file`` is the platform's own on this machine's disk; else a
     URL as ``redis://host:port/0``."""
 
+    rate_store: str = "plane"
+    """Where gateways tell each other how often a caller came: ``plane`` is an actor of this Ray
+    cluster; a URL as ``redis://host:port/0`` joins the gateways of several."""
+
     feature_deadline_s: float = 0.04
     """A read from a server that takes longer gives the declared defaults, or 503."""
 
@@ -149,6 +182,14 @@ class GatewaySettings(ReplicaSettings):
             self.admission,
             "must be auto, on or off",
         )
+        require(
+            self.model is None or not self.elsewhere,
+            "gateway.elsewhere", self.elsewhere, "must be empty where model is set",
+        )  # fmt: skip
+        require(
+            self.rate_store == "plane" or self.rate_store.startswith(("redis://", "rediss://")),
+            "gateway.rate_store", self.rate_store, "must be plane or a URL of Redis",
+        )  # fmt: skip
         ratio = self.access_log_ratio
         require(ratio <= 1, "gateway.access_log_ratio", ratio, "must be at most 1")
 
@@ -162,6 +203,13 @@ class VariantSettings(ReplicaSettings):
     package_path: str
     package_digest: str
     max_body_bytes: int = 32 << 20
+
+
+def serves(settings: GatewaySettings, model: str) -> bool:
+    """Say whether a gateway of these settings answers for the model."""
+    if settings.model is not None:
+        return model == settings.model
+    return model not in settings.elsewhere
 
 
 def from_args(kind: type[S], args: Mapping[str, Any]) -> S:

@@ -15,6 +15,7 @@ from heliostat.access import seal as access_seal
 from heliostat.errors import ConfigError
 from heliostat.inference.predictor import Predictor
 from heliostat.serving import asgi
+from heliostat.serving.batching import Batcher, pays
 from heliostat.serving.forward import is_sealed
 from heliostat.serving.refused import Refused
 from heliostat.serving.settings import VariantSettings
@@ -41,6 +42,7 @@ class VariantApp(asgi.Application):
         self._settings = settings
         self._seal = access_seal.load_or_create(settings.layout.keys / "gateway.key")
         self._predictor: Predictor | None = None
+        self._batcher: Batcher | None = None
         self._bodies = asgi.Bodies(
             max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
         )
@@ -48,17 +50,23 @@ class VariantApp(asgi.Application):
     async def start(self) -> None:
         """Verify and load the version; the replica does not come up without it."""
         settings = self._settings
-        self._predictor = await asyncio.to_thread(
+        predictor = await asyncio.to_thread(
             Predictor.load,
             Path(settings.package_path),
             settings.layout.keys,
             digest=settings.package_digest,
         )
+        options = predictor.description.serving
+        if options.max_batch_rows > 1 and await asyncio.to_thread(pays, predictor):
+            self._batcher = Batcher(
+                predictor, max_rows=options.max_batch_rows, wait_s=options.batch_wait_s
+            )
+        self._predictor = predictor
         telemetry.event("variant.ready", model=settings.model, version=settings.version)
 
     async def stop(self) -> None:
         """Let go of the model."""
-        self._predictor = None
+        self._predictor = self._batcher = None
 
     async def respond(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Answer one request."""
@@ -85,13 +93,17 @@ class VariantApp(asgi.Application):
     async def _score(self, body: bytes, began: float) -> bytes:
         if self._predictor is None:
             raise Refused(503, "the version is not loaded yet", retry_after_s=1)
+        scores: list[float]
         try:
             columns: Mapping[str, list[Any]] = _decode(body).columns
-            if columns and len(next(iter(columns.values()))) >= _THREAD_ROWS:
-                scores = await asyncio.to_thread(self._predictor.predict, columns)
+            num_rows = len(next(iter(columns.values()))) if columns else 0
+            if num_rows >= _THREAD_ROWS:
+                scores = (await asyncio.to_thread(self._predictor.predict, columns)).tolist()
+            elif self._batcher is not None and num_rows:
+                scores = await self._batcher.predict(columns, num_rows)
             else:
-                scores = self._predictor.predict(columns)
+                scores = self._predictor.predict(columns).tolist()
         except (msgspec.MsgspecError, ConfigError) as error:
             raise Refused(400, str(error)) from error
         own_ms = (time.perf_counter() - began) * 1000
-        return asgi.encode({"scores": scores.tolist(), "own_ms": own_ms})
+        return asgi.encode({"scores": scores, "own_ms": own_ms})

@@ -110,6 +110,8 @@ class Snapshot:
     """Everything that answers requests under one epoch; swapped as a whole."""
 
     policy: Policy
+    """The whole of it; `models` and `broken` are what this gateway answers for."""
+
     models: Mapping[str, ServedModel]
 
     broken: Mapping[str, str]
@@ -198,6 +200,7 @@ class Loader:
         residents: Residents,
         *,
         pinned: frozenset[str] = frozenset(),
+        serves: Callable[[str], bool] = lambda _model: True,
     ) -> None:
         """Take the parts.
 
@@ -206,7 +209,9 @@ class Loader:
             open_features: Makes what reads the online features of a feature service.
             residents: Where versions are held that answer in this process.
             pinned: Models that are never put away.
+            serves: Whether a model of the policy is this gateway's to answer for.
         """
+        self._serves = serves
         self._keys_dir = keys_dir
         self._open_features = open_features
         self._residents = residents
@@ -226,11 +231,12 @@ class Loader:
         """
         models: dict[str, ServedModel] = {}
         broken: dict[str, str] = {}
-        for name, model in policy.models.items():
+        ours = {name: model for name, model in policy.models.items() if self._serves(name)}
+        for name, model in ours.items():
             try:
                 models[name] = self._model(model, policy.epoch)
             except Exception as error:
-                if len(policy.models) == 1:
+                if len(ours) == 1:
                     raise
                 telemetry.event("model.unusable", model=name, problem=str(error)[:300])
                 broken[name] = str(error)[:300]

@@ -21,6 +21,7 @@ from heliostat.stack import (
     processes,
     ray_api,
     record,
+    serve_config,
     sockets,
     tempdir,
 )
@@ -200,9 +201,8 @@ def _start(
         temp=folder / "t",
         environ=environ_now,
     )
-    serve_config = ray_api.load_serve_config(
-        repository / settings.serve_config,
-        {**clients, "SERVE_PORT": str(settings.ports.serve), "REPOSITORY": str(repository)},
+    applications = serve_config.read(
+        Path(settings.serve_config), repository, clients, settings.ports.serve
     )
     api = _connect(token, settings, environ_now)
     try:
@@ -244,8 +244,8 @@ def _start(
     home.mlflow.mkdir(exist_ok=True)
     start("mlflow", parts.mlflow_command(settings), parts.mlflow_variables(settings, home.mlflow))
     wait("ray", api.is_up, "Ray")
-    api.put_applications(serve_config)
-    names = [str(item["name"]) for item in serve_config.get("applications", [])]
+    api.put_applications(applications)
+    names = [str(item["name"]) for item in applications.get("applications", [])]
     wait("mlflow", lambda: ray_api.answers(settings.mlflow_url + _MLFLOW_READY), "MLflow")
     ray_api.wait_for_applications(api, names, deadline=deadline)
     wait("ray", lambda: ray_api.answers(settings.endpoint + "/-/healthz"), "Serve")

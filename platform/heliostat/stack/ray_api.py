@@ -63,6 +63,11 @@ class RayApi:
             for name, item in sorted(found.items())
         }
 
+    def declared(self) -> list[str]:
+        """Name the Serve applications that a config declared, not a program."""
+        found = self._call("GET", _APPLICATIONS).get("applications", {})
+        return sorted(name for name, item in found.items() if item.get("source") == "declarative")
+
     def running_jobs(self) -> list[str]:
         """List the submission ids of jobs that have not ended."""
         jobs = self._call("GET", "/api/jobs/")
