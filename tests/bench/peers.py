@@ -68,6 +68,7 @@ def running(peer: Peer, python: str, folder: Path, network: str) -> Iterator[str
         **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH"))},
         "NETWORK": network, "PORT": str(port), "BENTOML_HOME": str(own / "bento"),
         "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1", "HOME": str(own),
+        "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip
     log = own / "log"
     with log.open("wb") as output:

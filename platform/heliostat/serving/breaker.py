@@ -6,7 +6,11 @@ from heliostat.config import require
 
 _STALL_FACTOR = 20.0
 _LEAST_STALL_S = 0.25
+_LONG_STALL_S = 1.0
+_LONG_STALL_FACTOR = 3.0
 _SMOOTHING = 0.1
+_SMOOTHING_DOWN = 0.3
+"""The first answers of a process are its slowest; they must not count for long."""
 
 
 class Breaker:
@@ -14,8 +18,8 @@ class Breaker:
 
     Closed: every request may pass. It opens after `failures` in a row, and as soon as a
     variant that used to answer quickly answers nothing at all: when requests are under way,
-    yet for twenty times its usual answer time (at least a quarter of a second) none of them
-    has come back. A process that is stopped or gone is noticed by that, long before the
+    yet for twenty times its usual answer time (at least a quarter of a second, and no more
+    than a second if it usually takes a third of that) none of them has come back. A process that is stopped or gone is noticed by that, long before the
     first deadline. Open: none may pass for `open_s`. Then one request at a time is let
     through: its success closes the breaker, its failure opens it again.
 
@@ -47,7 +51,10 @@ class Breaker:
         """Silence that opens the breaker; None before the first answer."""
         if self._usual_s is None:
             return None
-        return max(_LEAST_STALL_S, _STALL_FACTOR * self._usual_s)
+        usual = self._usual_s
+        # A second of silence is long, unless a usual answer takes a good part of it.
+        most = max(_LONG_STALL_S, _LONG_STALL_FACTOR * usual)
+        return max(_LEAST_STALL_S, min(_STALL_FACTOR * usual, most))
 
     def allow(self, now: float) -> bool:
         """Say whether a request may go to the variant; a trial is given to one caller.
@@ -80,7 +87,11 @@ class Breaker:
         self._in_a_row = 0
         self._ready_at = self._trial_until = None
         usual = self._usual_s
-        self._usual_s = took_s if usual is None else usual + _SMOOTHING * (took_s - usual)
+        if usual is None:
+            self._usual_s = took_s
+            return
+        share = _SMOOTHING if took_s > usual else _SMOOTHING_DOWN
+        self._usual_s = usual + share * (took_s - usual)
 
     def failed(self, now: float) -> None:
         """Note a failure of the variant; may open the breaker."""

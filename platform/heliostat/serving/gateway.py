@@ -35,6 +35,7 @@ from heliostat.serving.residence import Residents
 from heliostat.serving.routes import Match
 from heliostat.serving.settings import GatewaySettings, serves
 from heliostat.serving.sharing import RateSource, share_rates
+from heliostat.serving.shedding import Shedder
 from heliostat.serving.source import PolicySource
 from heliostat.serving.versions import Loader, Row, ServedModel, Snapshot
 
@@ -130,6 +131,7 @@ class Gateway(asgi.Application):
         )
         self._matches: dict[tuple[str, str], Match] = {}
         self._new_id = fields.RequestIds()
+        self._shedder = Shedder(limit_s=settings.max_busy_s)
         self._bodies = asgi.Bodies(
             max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
         )
@@ -207,6 +209,8 @@ class Gateway(asgi.Application):
                 await asgi.send_json(send, status, body)
                 return
             body = await self._bodies.read(receive, given)
+            if self._shedder.is_busy():
+                raise Refused(503, "the gateway has more work than it can do", retry_after_s=1)
             asked = self._bind(match, given, caller, request_id, body, started)
             answer: Answer = await self._answerer.answer(asked)
             await asgi.answer(send, answer.status, answer.body, answer.headers)

@@ -139,6 +139,10 @@ class GatewaySettings(ReplicaSettings):
     max_per_model: int = 200
     """Requests for one model that one replica works on at a time; more are refused with 503."""
 
+    max_busy_s: float = 0.1
+    """A replica that has worked for so many processor seconds in one turn of its event loop refuses
+    what else has come, with 503: what waits makes all others late."""
+
     model_memory_bytes: int = 2 << 30
     """Memory for models in one replica; the least recently used beyond it are put away."""
 

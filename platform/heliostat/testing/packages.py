@@ -11,6 +11,7 @@ from heliostat.registry.package import (
     FeatureServiceReference,
     ModelInput,
     PackageDescription,
+    ServingOptions,
 )
 
 
@@ -25,6 +26,7 @@ def write_package(
     keys_dir: Path | None = None,
     fails_above: float | None = None,
     work: int = 0,
+    serving: ServingOptions | None = None,
 ) -> PackageDescription:
     """Write a logistic model whose score can be computed by hand.
 
@@ -38,12 +40,17 @@ def write_package(
         fails_above: Where given, a row whose first number is above it scores NaN, which a
             server must treat as an error of this version.
         work: So many products of large matrices whose result is not used: time, not sense.
+        serving: How a server should run it.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     description = PackageDescription(
-        model=model, inputs=tuple(inputs), output="score", features=features
+        model=model,
+        inputs=tuple(inputs),
+        output="score",
+        features=features,
+        serving=serving or ServingOptions(),
     )
     num_numeric, num_codes = len(description.numeric), len(description.categorical)
     if weights is None:
