@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.bench.fault_kinds import ALL
+from tests.bench.fault_runs import Faults
 from tests.local import raw_sockets
 from tests.local.chain import MODEL, Chain, in_thread
 from tests.local.load import OpenLoop
@@ -21,6 +23,7 @@ from tests.unit.serving import bad_input
 
 RATE = 150.0
 TOTAL = 3_000
+GENTLE = 400
 
 
 def bad(chain: Chain) -> dict[str, Any]:
@@ -109,6 +112,16 @@ async def killed(chain: Chain) -> dict[str, Any]:
     }
 
 
+async def gentle(chain: Chain) -> dict[str, Any]:
+    """What an operator and Serve itself do all the time: swap, PUT again, lose the controller."""
+    faults = Faults(chain, requests=GENTLE, faults=1, rate=100.0, most_s=30.0)
+    found = {}
+    for name in ("swap", "put_again", "kill_controller"):
+        await in_thread(faults.calm)
+        found[name] = await faults.run(ALL[name], bad_input.GOOD)
+    return found
+
+
 def main() -> None:
     """Run all with a private Ray."""
     folder, ports = Path(sys.argv[1]), [int(port) for port in sys.argv[2].split(",")]
@@ -125,6 +138,7 @@ def main() -> None:
         chain.publish(stable, chain.candidate("2"), share=0.5)
         result["doors"] = doors(chain)
         result["killed"] = asyncio.run(killed(chain))
+        result["faults"] = asyncio.run(gentle(chain))
         print(json.dumps(result), flush=True)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from heliostat.testing.ports import free_ports
-from tests.local.chain_story import TOTAL
+from tests.local.chain_story import GENTLE, TOTAL
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def story(child_environment: dict[str, str], repository: Path) -> Iterator[dict[
             start_new_session=True,
         )
         try:
-            output, errors = process.communicate(timeout=200)
+            output, errors = process.communicate(timeout=260)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, errors = process.communicate()
@@ -61,6 +61,17 @@ def test_a_candidate_that_is_killed_costs_nobody_a_request(story: dict[str, Any]
     assert (killed["sent"], killed["answered"], killed["misassigned"]) == (TOTAL, TOTAL, 0)
     assert killed["kills"] >= 2
     assert set(killed["by_version"]) == {"1", "2"}
+
+
+@pytest.mark.parametrize("fault", ["swap", "put_again", "kill_controller"])
+def test_what_happens_all_the_time_costs_nobody_a_request(
+    story: dict[str, Any], fault: str
+) -> None:
+    """A new stable version, the whole config PUT once more, a dead Serve controller."""
+    run = story["faults"][fault]
+    assert (run["failed"], run["problems"], run["misassigned"]) == (0, [], 0)
+    assert run["sent"] >= GENTLE
+    assert run["faults"] >= 1
 
 
 def test_every_route_that_serve_exposes_is_ours_or_refuses(story: dict[str, Any]) -> None:

@@ -113,8 +113,10 @@ def test_the_default_gateway_learns_which_models_have_their_own(tmp_path: Path) 
     [
         (
             _gateway("g", "/large", model="large"),
-            "application g: route_prefix = '/large': must be /v2/models/large, where the requests "
-            "for its model go",
+            (
+                "application g: route_prefix = '/large': must be /v2/models/large, where the "
+                "requests for its model go"
+            ),
         ),
         (
             _gateway("g", "/", num_replica=2),
@@ -146,7 +148,7 @@ def test_the_clusters_config_is_read_as_well(repository: Path) -> None:
 
 def test_putting_a_config_needs_a_platform_that_is_up(tmp_path: Path, repository: Path) -> None:
     """The message says what to run."""
-    with pytest.raises(Unavailable, match="platform: is down. Start it with: heliostat up"):
+    with pytest.raises(Unavailable, match=r"platform: is down\. Start it with: heliostat up"):
         serving.deploy(
             tmp_path, Path("serve_apps/platform.yaml"), repository, environ_now={}, timeout_s=1.0
         )

@@ -1,0 +1,42 @@
+"""A raw ASGI Serve app that answers with one line each half second, for as long as it is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class Lines:
+    """``GET <prefix>/<number>`` answers with so many lines."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "lifespan":
+            while True:
+                message = await receive()
+                kind = message["type"].rpartition(".")[2]
+                await send({"type": f"lifespan.{kind}.complete"})
+                if kind == "shutdown":
+                    return
+        if scope["type"] != "http":
+            return
+        headers = [(b"content-type", b"text/plain")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number in range(int(scope["path"].rsplit("/", 1)[-1])):
+            line = b"%d\n" % number
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+            await asyncio.sleep(0.5)
+        await send({"type": "http.response.body", "body": b"end\n"})
+
+
+def build(args: dict[str, Any]) -> Any:
+    """Build the Serve application with the gateway's own options."""
+    from ray import serve
+
+    from heliostat.serving import deployments
+    from heliostat.serving.settings import ReplicaSettings
+
+    options = deployments.replica_options(
+        "lines", ReplicaSettings(home="/"), max_ongoing_requests=100, max_queued_requests=100
+    )
+    return serve.deployment(**options)(serve.ingress(Lines)()).bind()
