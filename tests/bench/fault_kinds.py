@@ -100,7 +100,7 @@ async def scale(faults: Faults) -> int:
 
 async def put_again(faults: Faults) -> int:
     """PUT the whole Serve configuration, which does not name the candidate's app."""
-    await in_thread(faults.chain.put, gateways=2)
+    await in_thread(faults.chain.put, gateways=faults.num_gateways)
     await faults.pause(5.0)
     return 1
 

@@ -23,6 +23,7 @@ class Faults:
         self.faults = faults
         self.rate = rate
         self.most_s = most_s
+        self.num_gateways = len(chain.gateways())
         self.ledger = Ledger()
         self.stable = chain.stable("1")
         self.candidate = chain.candidate("2")
