@@ -195,7 +195,7 @@ def _environment(recipe: ClusterRecipe, drain_s: int, role: str) -> list[dict[st
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "30",
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "35",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "125",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
     }

@@ -16,7 +16,11 @@ from heliostat.stack import ingress_edit
 from heliostat.stack.settings import Ports
 
 LONGEST_DEADLINE_S = 30
-"""No request may take longer; the ingress gives up on a replica after it."""
+"""The ingress gives up on a replica that is silent for so long."""
+
+LONGEST_ANSWER_S = 120
+"""An answer that comes piece by piece may take so long in all. At each start or stop of an
+application the ingress reloads; its process before lives on for this long to end such answers."""
 
 
 def write_executable(folder: Path, haproxy: str) -> Path:
@@ -71,7 +75,7 @@ def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(LONGEST_DEADLINE_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_DEADLINE_S + 5),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_ANSWER_S + 5),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         # A dead process is noticed by its refused connections, at once. Checks are for hung
         # ones, and must not take a machine that is short of processor time for that: with no
