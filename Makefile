@@ -84,11 +84,13 @@ prove-rollouts: env ## Count false alarms, detection times, kills and rollbacks 
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollout_proofs
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollbacks
 
-prove-serving: env ## Break the serving chain under load and keep the ledgers (an hour)
+prove-serving: env ## Break the serving chain under load and keep the ledgers (two hours)
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.faults $(FAULTS)
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.serving_long $(LONG)
 
-bench-serving: env ## Measure the gateway beside a bare app (needs wrk) and keep the ratios
+bench-serving: env ## Measure the gateway beside a bare app and other servers (needs wrk), one table
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.serving $(BENCH)
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.peers $(PEERS)
 
 prove-clusters: env ## Judge 100 files and 5,000 broken manifests, keep the figures in tests/bench/results
 	@$(PY) tests/bench/clusters.py

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import random
+import shutil
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,8 @@ async def stream(chain: Chain, *, small: bool) -> dict[str, Any]:
 
     from heliostat.serving import deployments
 
-    starts, lines = (1, 12) if small else (10, 120)
+    starts, lines = (1, 24) if small else (10, 120)
+    await in_thread(chain.wait, lambda: _streams(chain), timeout_s=120.0)
     seen: list[float] = []
     problem = ""
 
@@ -125,6 +128,15 @@ async def stream(chain: Chain, *, small: bool) -> dict[str, Any]:
         "starts_while_it_ran": within,
         "longest_pause_s": round(max(pauses, default=0), 2),
     }
+
+
+def _streams(chain: Chain) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{chain.endpoint}/lines/0", timeout=5.0) as answer:
+            return bool(answer.read() == b"end\n")
+    except OSError:
+        return False
 
 
 async def shadow(chain: Chain, *, small: bool) -> dict[str, Any]:
@@ -205,9 +217,7 @@ async def _evictions(chain: Chain, variants: dict[str, Any], *, small: bool) -> 
 
     room = 2 if small else 10
     bench = Bench(chain.folder / "evictions", settings={"model_memory_bytes": room << 20})
-    for path in (chain.home / "keys").glob("*"):
-        (bench.root / "keys" / path.name).write_bytes(path.read_bytes())
-        (bench.root / "keys" / path.name).chmod(0o600)
+    shutil.copytree(chain.home / "keys", bench.root / "keys", dirs_exist_ok=True)
     gateway = bench.new_gateway("evictions")
     policy = Policy(
         epoch=1,

@@ -1,4 +1,4 @@
-"""The gateway's full path beside other servers of the same network: `make bench-peers`.
+"""The gateway's full path beside other servers of the same network: `make bench-serving`.
 
 All of them are up at once, each with one worker, and are loaded in turn with the same wrk, body
 and kept connections, in interleaved rounds. The gateway does all of its work: API key, slot,

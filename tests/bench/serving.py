@@ -41,7 +41,7 @@ def keep(section: str, figures: dict[str, Any]) -> None:
     commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     known[section] = {
-        "command": "make bench-serving" if section != "faults" else "make prove-serving",
+        "command": "make prove-serving" if section in ("faults", "long") else "make bench-serving",
         "arguments": " ".join(sys.argv[3:]),
         "commit": commit.strip(),
         "cores": len(os.sched_getaffinity(0)),

@@ -70,11 +70,22 @@ def slow(chain: Chain) -> dict[str, tuple[float, int]]:
 
 
 def doors(chain: Chain) -> dict[str, Any]:
-    """Ask every replica at its own port for what only a gateway may ask."""
+    """Ask every route that Serve has, through the ingress and at every replica's own port."""
     import psutil
+    from ray.serve import context
 
     body = json.dumps({"columns": {"size": [1.0], "colour": ["red"]}}).encode()
     asked, unguarded = [], []
+    details = context._get_global_client().get_serve_details()
+    routes = {name: app["route_prefix"] for name, app in details["applications"].items()}
+    for prefix in routes.values():
+        if prefix != "/":
+            for path in (prefix, f"{prefix}/infer", f"{prefix}/score", f"{prefix}/x/infer"):
+                head = bad_input._head(f"content-length: {len(body)}", path=path)
+                found = raw_sockets.statuses(chain.port, head + body)
+                asked.append(("ingress", path, found))
+                if found[0] not in (403, 404):
+                    unguarded.append(("ingress", path, found))
     for kind, pids in (("gateway", chain.gateways()), ("variant", chain.variants())):
         for pid in pids:
             ports = {
@@ -88,9 +99,9 @@ def doors(chain: Chain) -> dict[str, Any]:
                     asked.append((kind, path, found))
                     if found[0] not in (403, 404):
                         unguarded.append((kind, path, found))
-                routes = raw_sockets.statuses(port, bad_input._head(method="GET", path="/-/routes"))
-                asked.append((kind, "/-/routes", routes))
-    return {"asked": asked, "unguarded": unguarded}
+                listed = raw_sockets.statuses(port, bad_input._head(method="GET", path="/-/routes"))
+                asked.append((kind, "/-/routes", listed))
+    return {"asked": asked, "unguarded": unguarded, "routes": routes}
 
 
 async def killed(chain: Chain) -> dict[str, Any]:
