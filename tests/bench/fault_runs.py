@@ -23,6 +23,7 @@ class Faults:
         self.faults = faults
         self.rate = rate
         self.most_s = most_s
+        self.num_runs = 0
         self.num_gateways = len(chain.gateways())
         self.ledger = Ledger()
         self.stable = chain.stable("1")
@@ -43,7 +44,9 @@ class Faults:
         It ends when enough was sent and the fault happened often enough, whichever is later.
         """
         self.notes = {}
-        load = OpenLoop(self.chain.url, body, rate=self.rate)
+        self.num_runs += 1
+        tag = f"run-{self.num_runs}-"
+        load = OpenLoop(self.chain.url, body, rate=self.rate, tag=tag)
         self.ledger = load.ledger
         self.sending = asyncio.create_task(load.run())
         await asyncio.sleep(2.0)
@@ -60,8 +63,18 @@ class Faults:
             "faults": number,
             "misassigned": self.chain.misassigned(ledger.entries),
             "rate_per_s": self.rate,
+            **await self._exposed(tag),
             **self.notes,
         }
+
+    async def _exposed(self, tag: str) -> dict[str, int]:
+        """Answers that gateways wrote down; one that was made twice was retried by the ingress."""
+        await asyncio.sleep(1.5)
+        ids = [
+            record["request_id"] for record in await in_thread(lambda: list(self.chain.exposures()))
+            if record["request_id"].startswith(tag)
+        ]  # fmt: skip
+        return {"exposed": len(ids), "retried_inside": len(ids) - len(set(ids))}
 
     async def pause(self, seconds: float) -> None:
         """Wait, or until everything was sent."""

@@ -37,6 +37,21 @@ def test_up_answers_and_says_so_once(live_platform: LivePlatform) -> None:
         assert answer.status == 200
 
 
+def test_serve_puts_the_file_again_and_changes_nothing(live_platform: LivePlatform) -> None:
+    """What it declares runs, and what the controller has started itself is not ended."""
+    before = json.loads(live_platform.run("status", "--json").stdout)["applications"]
+    done = live_platform.run("serve", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "applications": {"gateway": "RUNNING", "control": "RUNNING"}, "ended": [],
+    }  # fmt: skip
+    after = json.loads(live_platform.run("status", "--json").stdout)["applications"]
+    assert after == before
+    shown = live_platform.run("serve", "--show").stdout
+    assert "${" not in shown
+    assert "import_path: serve_apps.gateway:build" in shown
+
+
 def test_nothing_listens_off_loopback_but_what_doctor_names(live_platform: LivePlatform) -> None:
     """The sockets themselves are read: all on loopback, except those named with their reason."""
     members = live_platform.members()

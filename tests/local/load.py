@@ -60,7 +60,11 @@ class Ledger:
 class OpenLoop:
     """Sends at a fixed rate until told to stop; never retries, never waits for an answer."""
 
-    def __init__(self, url: str, body: bytes, *, rate: float, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, url: str, body: bytes, *, rate: float, timeout_s: float = 30.0, tag: str = "r"
+    ) -> None:
+        """Prepare; ids of requests are the tag and a number."""
+        self._tag = tag
         self._url = url
         self._body = body
         self._rate = rate
@@ -101,7 +105,7 @@ class OpenLoop:
         headers = {
             "content-type": "application/json",
             "x-heliostat-unit": f"u{entry.number}",
-            "x-heliostat-request-id": f"r{entry.number}",
+            "x-heliostat-request-id": f"{self._tag}{entry.number}",
         }
         try:
             async with session.post(self._url, data=self._body, headers=headers) as response:
