@@ -14,9 +14,9 @@ from heliostat.rollout.evidence import (
     VariantCounts,
 )
 from heliostat.rollout.policy import ModelPolicy
+from heliostat.serving.units import Seen
 
 _EPOCHS_KEPT = 3
-_MAX_UNITS = 500_000
 
 
 class _Version:
@@ -39,7 +39,7 @@ class _Epoch:
         self.stable = stable
         self.versions: dict[str, _Version] = {}
         self.pairs: list[PairedScore] = []
-        self.seen: set[int] = set()
+        self.seen = Seen()
 
 
 class Gatherer:
@@ -75,10 +75,7 @@ class Gatherer:
         counts.errors += failed
         if latency_ms is not None:
             counts.latency[bisect_left(LATENCY_EDGES_MS, latency_ms)] += 1
-        name = hash(unit)
-        if name not in gathered.seen and len(gathered.seen) < _MAX_UNITS:
-            gathered.seen.add(name)
-            counts.units += 1
+        counts.units += gathered.seen.add(hash(unit))
 
     def pair(self, policy: ModelPolicy, epoch: int, pair: PairedScore) -> None:
         """Add the scores of both versions for one row."""
