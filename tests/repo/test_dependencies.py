@@ -68,6 +68,7 @@ BROUGHT = {
     "scikit-learn": "mlflow brings it; its data sets are files that nobody here has made",
     "uvicorn": "the server inside Ray Serve; a bench runs the gateway behind it without Ray",
     "starlette": "ray[serve] speaks it, and only its apps import it",
+    "fastapi": "ray[serve] brings it; a peer in the bench of serving is written with it",
 }
 """Imported, yet declared by another: the reason."""
 
