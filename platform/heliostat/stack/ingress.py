@@ -81,6 +81,9 @@ def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
         # ones, and must not take a machine that is short of processor time for that: with no
         # server left the ingress answers 500.
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "5",
+        # A proxy that is not ready after this time is killed and begun again; on a busy machine
+        # Ray's 5 s are too short for it ever to be.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # A replica that is told to stop goes on for this long, so that the ingress learns of it;
         # Ray's 30 s are for load balancers that take longer, and ours takes about one.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
