@@ -41,7 +41,7 @@ def run(
     seconds: float,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
-    """Load one address; returns requests per second and latencies.
+    """Load one address for whole seconds; returns requests per second and latencies.
 
     Raises:
         RuntimeError: wrk failed or answered nothing that can be read.
@@ -50,7 +50,7 @@ def run(
     script = folder / "wrk.lua"
     script.write_text(SCRIPT.format(body=body.decode(), headers="\n".join(lines)))
     done = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(script), url],
+        ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(script), url],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
