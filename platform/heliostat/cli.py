@@ -109,6 +109,8 @@ def serve(
     from heliostat.stack import serving
 
     repository, home, _ = _place(None)
+    if config.exists():
+        config = config.absolute()  # else it is looked for in the repository
     if show:
         import yaml
 
