@@ -89,6 +89,7 @@ prove-serving: env ## Break the serving chain under load and keep the ledgers (t
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.serving_long $(LONG)
 
 bench-serving: env ## Measure the gateway beside a bare app and other servers (needs wrk), one table
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.hot_path
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.serving $(BENCH)
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.peers $(PEERS)
 

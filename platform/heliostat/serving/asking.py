@@ -147,10 +147,6 @@ class Variants:
         waiting = self._waiting.setdefault(key, set())
         if not breaker.allow(now):
             self._tell_state(key, breaker, was_open=was_open)
-            if breaker.is_open and not was_open:
-                # It fell silent: whoever still waits for it is answered by stable now.
-                for bound in waiting:
-                    bound.reschedule(asyncio.get_running_loop().time())
             raise VariantFailed("its breaker is open, or it has all the work it may have")
         if was_open:
             # A trial: whoever is chosen for it should not wait long in vain.
@@ -194,5 +190,10 @@ class Variants:
         if breaker.is_open == was_open:
             return
         self._meter.set("heliostat_breaker_open", key, float(breaker.is_open))
+        if breaker.is_open:
+            # It fell silent, or fails: whoever still waits for it is answered by stable now.
+            for bound in self._waiting.get(key, ()):
+                if not bound.expired():
+                    bound.reschedule(asyncio.get_running_loop().time())
         name = "breaker.opened" if breaker.is_open else "breaker.closed"
         telemetry.event(name, model=key[0], version=key[1])

@@ -144,7 +144,8 @@ class Wire:
         if base in self.dead:
             raise VariantFailed("no connection")
         if base in self.silent:
-            await asyncio.Event().wait()
+            await asyncio.sleep(timeout_s)
+            raise VariantFailed("no answer")
         if base in self.hangs:
             await asyncio.sleep(min(timeout_s, 0.05))
             raise VariantFailed("no answer")

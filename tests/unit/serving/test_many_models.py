@@ -262,3 +262,30 @@ def test_who_waits_for_a_variant_that_fell_silent_is_answered_at_once(bench: Ben
 
     assert {reply.status for reply in replies} == {200}
     assert {reply.headers["x-heliostat-fallback"] for reply in replies} == {"1"}
+
+
+def test_who_waits_for_a_variant_that_fails_others_is_answered_at_once(bench: Bench) -> None:
+    """Half of its processes hang, the other half is gone: five refusals release the rest."""
+
+    async def story() -> Any:
+        candidate = await bench.candidate("2")
+        await bench.gateway.policies.activate(
+            bench.policy(3, bench.stable("1"), candidate, share=1.0, deadline_s=60.0)
+        )
+        bench.wire.silent.add(candidate.url)
+        waiting = [
+            asyncio.create_task(
+                ask(bench.gateway, "/v2/models/shapes/infer", by_inputs(0.0, "red"))
+            )
+            for _ in range(5)
+        ]
+        await asyncio.sleep(0.01)
+        bench.wire.dead.add(candidate.url)
+        for _ in range(5):
+            await ask(bench.gateway, "/v2/models/shapes/infer", by_inputs(0.0, "red"))
+        return await asyncio.gather(*waiting)
+
+    replies = asyncio.run(asyncio.wait_for(story(), 20.0))
+
+    assert {reply.status for reply in replies} == {200}
+    assert {reply.headers["x-heliostat-fallback"] for reply in replies} == {"1"}
