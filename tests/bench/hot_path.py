@@ -24,7 +24,7 @@ from tests.bench.serving import BODY, INPUTS, keep
 from tests.unit.serving.conftest import Bench
 
 INFER = "/v2/models/shapes/infer"
-PER_ROUND = 200
+PER_ROUND = 50
 
 
 async def measure(rounds: int) -> dict[str, Any]:

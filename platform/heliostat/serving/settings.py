@@ -139,7 +139,7 @@ class GatewaySettings(ReplicaSettings):
     max_per_model: int = 200
     """Requests for one model that one replica works on at a time; more are refused with 503."""
 
-    max_busy_s: float = 0.1
+    max_busy_s: float = 0.25
     """A replica that has worked for so many processor seconds in one turn of its event loop refuses
     what else has come, with 503: what waits makes all others late."""
 
