@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,24 @@ def test_the_index_names_models_that_are_elsewhere(tmp_path: Path) -> None:
          "reason": "ask /v2/models/large/ready"},
         {"name": "small", "version": "1", "state": "READY", "variant": "stable", "reason": ""},
     ]  # fmt: skip
+
+
+def test_a_gateway_says_that_nobody_asks_for_its_own_models_only(tmp_path: Path) -> None:
+    """Else a default gateway would speak for one that is gone."""
+    bench = Bench(tmp_path / "a", settings={"elsewhere": ("large",)})
+
+    async def story() -> None:
+        policy = both(bench, 1)
+        on_trial = {
+            name: dataclasses.replace(model, rollout_id=f"ro-{name}")
+            for name, model in policy.models.items()
+        }
+        await bench.gateway.policies.activate(Policy(epoch=1, models=on_trial))
+        await bench.gateway.report()
+
+    asyncio.run(story())
+
+    assert [report["rollout_id"] for report in bench.wire.evidence] == ["ro-small"]
 
 
 def test_a_number_of_replicas_is_fixed_unless_a_larger_one_is_allowed() -> None:
