@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from heliostat.features.definitions import (
     FeatureService,
     FeatureView,
 )
+from heliostat.features.intervals import Interval
 from heliostat.features.online import Cell, OnlineReader, OnlineWriter, encode, newest_rows
 
 if TYPE_CHECKING:
@@ -177,24 +177,14 @@ def materialize(
     checked = sum(
         _read_back(service, view, timeline.values(view), writer, end) for view in service.views
     )
-    report = MaterializeReport(
+    interval = Interval(
+        service=service.name, digest=service.digest(), start=start, end=end, at=now, rows=rows,
+        versions=timeline.versions,
+    )  # fmt: skip
+    writer.record(interval.to_line())
+    return MaterializeReport(
         start=start, end=end, rows=rows, versions=timeline.versions, checked=checked
     )
-    writer.record(
-        json.dumps(
-            {
-                "service": service.name,
-                "digest": service.digest(),
-                "start": None if start is None else start.isoformat(),
-                "end": end.isoformat(),
-                "at": now.isoformat(),
-                "rows": rows,
-                "versions": timeline.versions,
-            },
-            sort_keys=True,
-        )
-    )
-    return report
 
 
 def _newest(catalog: Catalog, view: FeatureView) -> int:

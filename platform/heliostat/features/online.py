@@ -15,6 +15,7 @@ from heliostat.config import require, require_name
 from heliostat.errors import Unavailable
 from heliostat.features import wire
 from heliostat.features.definitions import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureView
+from heliostat.features.intervals import Interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -141,11 +142,31 @@ class OnlineWriter:
             )
 
     def clear(self, views: Sequence[FeatureView]) -> None:
-        """Make the views empty, so that a replay can start again from an earlier time."""
+        """Make the views empty, so that a replay can start again from an earlier time.
+
+        What was recorded and noted of them goes too: it would say that values are there.
+        """
+        names = {view.name for view in views}
         with self._transaction() as connection:
             for view in views:
                 table = self._table(connection, view)
                 connection.execute(f'DELETE FROM "{table}"')  # noqa: S608 - names are checked
+            connection.execute(_NOTES)
+            connection.execute(
+                'DELETE FROM "heliostat progress" WHERE project = ?', (self._project,)
+            )
+            connection.execute(_LOG)
+            lines = connection.execute(
+                'SELECT rowid, entry FROM "heliostat materializations" WHERE project = ?',
+                (self._project,),
+            ).fetchall()
+            connection.executemany(
+                'DELETE FROM "heliostat materializations" WHERE rowid = ?',
+                [
+                    (number,) for number, line in lines
+                    if names & set(Interval.from_line(line).versions)
+                ],
+            )  # fmt: skip
 
     def close(self) -> None:
         """Close the store; the next write opens it again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,17 @@ from heliostat.features.redis_client import RedisAddress
 from heliostat.features.redis_store import RedisReader, RedisWriter
 
 FILE = "file"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """An online store as tasks are told of it."""
+
+    where: str
+    """``file``, or a URL."""
+
+    file: Path
+    project: str
 
 
 def open_reader(

@@ -19,7 +19,11 @@ from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe, VersionRecipe
 from heliostat.pipeline.stages import Result, files_digest
-from heliostat.registry.package import FeatureServiceReference, FeatureViewReference
+from heliostat.registry.package import (
+    FeatureServiceReference,
+    FeatureViewReference,
+    OnDemandReference,
+)
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
 from heliostat.training import export, record, runs, trials, tuning
@@ -273,7 +277,8 @@ def reference(service: FeatureService | None) -> FeatureServiceReference | None:
         return None
     plain = service.describe()
     views = tuple(FeatureViewReference(**view) for view in plain["views"])
-    return FeatureServiceReference(**{**plain, "views": views})
+    on_demand = tuple(OnDemandReference(**view) for view in plain["on_demand"])
+    return FeatureServiceReference(**{**plain, "views": views, "on_demand": on_demand})
 
 
 def _said(evaluation: Evaluation, gates: GateReport) -> str:

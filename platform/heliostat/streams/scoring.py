@@ -16,6 +16,7 @@ from heliostat import telemetry
 from heliostat.data import positions
 from heliostat.data.tables import Catalog
 from heliostat.errors import Unavailable
+from heliostat.features.on_demand import transforms
 from heliostat.features.online import OnlineReader
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
@@ -245,6 +246,9 @@ class Scorer:
                 self._models.online_db, reference.project, reference.views
             )
         found = reader.read({key: rows[key].to_list() for key in reference.keys}, None)
+        given = {name: rows[name].to_list() for name in reference.requested}
+        for transform in transforms(reference.on_demand):
+            found = {**found, **transform.columns({**given, **found})}
         return rows.with_columns(pl.Series(name, found[name]) for name in missing if name in found)
 
 
