@@ -206,7 +206,12 @@ def _on_demand(view: OnDemandView, service: FeatureService, stored: dict[str, An
     if view.requested:
         asked = [feast.Field(name=item.name, dtype=dtypes[item.dtype]) for item in view.requested]
         sources.append(feast.RequestSource(name=f"{view.name}_request", schema=asked))
-    function: Any = on_demand.compiled(view.source, f"on-demand view {view.name}")
+    name, text = on_demand.standalone(
+        view.source, f"on-demand view {view.name}", inputs=list(service.input_types(view)),
+        features=[item.name for item in view.features],
+    )  # fmt: skip
+    scope: dict[str, Any] = {}
+    exec(text, scope)  # noqa: S102 - our own text around a checked one
     return OnDemandFeatureView(
         name=view.name,
         sources=sources,
@@ -214,11 +219,8 @@ def _on_demand(view: OnDemandView, service: FeatureService, stored: dict[str, An
             feast.Field(name=item.name, dtype=dtypes[item.dtype], description=item.description)
             for item in view.features
         ],
-        feature_transformation=PythonTransformation(
-            function, view.source, singleton=True, name=view.name
-        ),
+        feature_transformation=PythonTransformation(scope[name], text, name=name),
         mode="python",
-        singleton=True,
         description=view.description,
         owner=view.owner,
     )

@@ -29,7 +29,6 @@ from heliostat.features.intervals import Interval
 from heliostat.features.materialize import MaterializeReport
 from heliostat.features.offline import part_of
 from heliostat.features.online import OnlineWriter, newest_rows
-from heliostat.features.redis_store import RedisWriter
 from heliostat.features.stores import Store
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _shares(
     ]
 
 
-def _carry(shares: Sequence[_Share], store: Store, writer: OnlineWriter | RedisWriter) -> int:
+def _carry(shares: Sequence[_Share], store: Store, writer: stores.Writer) -> int:
     """Have tasks bring these shares; return the entities brought.
 
     Few tasks are given at a time, so that a failure leaves few behind, and those are waited for:

@@ -61,6 +61,43 @@ def compiled(text: str, where: str) -> Callable[[dict[str, Value]], Any]:
     Raises:
         ConfigError: The text is no such function; names what it may not say.
     """
+    tree, name = _parsed(text, where)
+    allowed = {name: getattr(builtins, name) for name in BUILTINS}
+    scope: dict[str, Any] = {"__builtins__": allowed, "math": math}
+    exec(compile(tree, f"<{where}>", "exec"), scope)  # noqa: S102 - checked above, signed in a package
+    made = scope[name]
+    assert isinstance(made, FunctionType)
+    return made
+
+
+def standalone(
+    text: str, where: str, *, inputs: Sequence[str], features: Sequence[str]
+) -> tuple[str, str]:
+    """Give the name of a function of whole columns that runs this one row by row, and its text.
+
+    For Feast, which runs the text anew wherever it reads its registry. Its own way of giving a
+    function one row (``singleton``) answers the first row of a request only.
+
+    Raises:
+        ConfigError: As for `compiled`.
+    """
+    tree, name = _parsed(text, where)
+    lines = [
+        "import math",
+        "",
+        f"def {name}(columns):",
+        textwrap.indent(ast.unparse(tree), "    "),
+        f"    names, wanted = {list(inputs)!r}, {list(features)!r}",
+        "    rows = zip(*(columns[key] for key in names))",
+        f"    found = [{name}(dict(zip(names, row))) for row in rows]",
+        "    return {key: [row[key] for row in found] for key in wanted}",
+        "",
+    ]
+    return name, "\n".join(lines)
+
+
+def _parsed(text: str, where: str) -> tuple[ast.Module, str]:
+    """The checked function without annotations, whose names it does not need to run."""
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
@@ -76,12 +113,7 @@ def compiled(text: str, where: str) -> Callable[[dict[str, Value]], Any]:
     function.returns = None
     for argument in function.args.args:
         argument.annotation = None
-    allowed = {name: getattr(builtins, name) for name in BUILTINS}
-    scope: dict[str, Any] = {"__builtins__": allowed, "math": math}
-    exec(compile(tree, f"<{where}>", "exec"), scope)  # noqa: S102 - checked above, signed in a package
-    made = scope[function.name]
-    assert isinstance(made, FunctionType)
-    return made
+    return tree, function.name
 
 
 class Transform:

@@ -26,7 +26,7 @@ from heliostat.registry.package import (
 )
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
-from heliostat.training import export, record, runs, trials, tuning
+from heliostat.training import baseline, export, record, runs, trials, tuning
 from heliostat.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from heliostat.training.fit import FitResult, FitSummary, fit
 from heliostat.training.gates import GateReport, judge
@@ -204,6 +204,7 @@ class Maker:
             "tables": self.tables,
             "revision": self.connection.revision,
             "environment": record.environment(),
+            "baseline": baseline.cited(self._network(trained["run"])),
         }
         gates = judge(found.judged, self.version.gates)
         with tempfile.TemporaryDirectory(dir=self._storage) as scratch:
@@ -259,6 +260,11 @@ class Maker:
             fitted, self.version.training, network,
             model=self.recipe.model, features=reference(self.recipe.service), sample=rows.head(500),
         )  # fmt: skip
+        training = self.version.training
+        baseline.of(
+            rows, numeric=(*training.numeric, training.label), categorical=training.categorical,
+            tables=self.tables,
+        ).write(network)  # fmt: skip
         for path in network.parent.iterdir():
             if path.is_dir() and path != network:
                 shutil.rmtree(path, ignore_errors=True)

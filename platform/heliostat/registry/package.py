@@ -7,6 +7,7 @@ A package is one directory::
                           output float32 (B,) or (B, K); NaN in numeric means missing
     weights.safetensors   the same weights, for training on
     card.md               the model card, for people
+    baseline.json         histograms of the training set: each input's and the label's
     gates.json            what the evaluation measured and which gates passed
     lineage.json          recipe, data versions, code revision, environment, run
     sbom.cdx.json         bill of materials (CycloneDX): every distribution, every file's digest
