@@ -110,7 +110,9 @@ def test_feast_reads_what_we_write_and_we_read_what_feast_writes(
     assert feast_repository.apply([SERVICE], repository, tmp_path / "tables") is True
     assert feast_repository.apply([SERVICE], repository, tmp_path / "tables") is False
     writer = OnlineWriter(repository / "online.db", "shop")
-    frame = pl.DataFrame(ROWS[:3]).drop("amount").with_columns(pl.lit(EVENT).alias("event_timestamp"))
+    frame = (
+        pl.DataFrame(ROWS[:3]).drop("amount").with_columns(pl.lit(EVENT).alias("event_timestamp"))
+    )
     for view in VIEWS:
         double, whole, text = (item.name for item in view.features)
         writer.write(

@@ -241,8 +241,8 @@ def _users(home: Home) -> dict[tuple[str, str], list[str]] | None:
             service = PackageDescription.read(Path(package)).features
             if service is None:
                 continue
-            for view in (*service.views, *service.on_demand):
-                users = found.setdefault((service.project, f"{view.name}@{view.version}"), [])
+            for name, digest in service.versions:
+                users = found.setdefault((service.project, f"{name}@{digest}"), [])
                 users.append(f"{item.model}@{item.version}")
     except HeliostatError as error:
         typer.echo(f"models are not known: {error}", err=True)

@@ -107,9 +107,9 @@ def record(service: FeatureService, folder: Path, *, tables: str, now: datetime)
     before = json.dumps(content, sort_keys=True)
     content["services"][service.name] = {
         "digest": service.digest(),
-        "views": {view.name: view.digest() for view in (*service.views, *service.on_demand)},
+        "views": {view.name: view.digest() for view in service.everything},
     }
-    for view in (*service.views, *service.on_demand):
+    for view in service.everything:
         known = content["views"].setdefault(view.name, {})
         plain = {
             "columns": [asdict(item) for item in view.features],

@@ -179,7 +179,9 @@ class OnDemandView:
 
     def digest(self) -> str:
         """Name this definition by content, the text of `compute` included: 16 hex digits."""
-        kinds = [[(item.name, item.dtype) for item in part] for part in (self.requested, self.features)]
+        kinds = [
+            [(item.name, item.dtype) for item in part] for part in (self.requested, self.features)
+        ]
         return _digest([self.name, self.inputs, *kinds, self.source])
 
 
@@ -214,7 +216,7 @@ class FeatureService:
         self._require_on_demand(where)
 
     def _require_on_demand(self, where: str) -> None:
-        _require_unique(f"{where}.views", [view.name for view in (*self.views, *self.on_demand)])
+        _require_unique(f"{where}.views", [view.name for view in self.everything])
         _require_unique(f"{where}.features", [item.name for item in self.features])
         stored = {item.name for view in self.views for item in view.features}
         taken = {*self.keys, *(item.name for item in self.features)}
@@ -233,6 +235,11 @@ class FeatureService:
                 )  # fmt: skip
 
     @property
+    def everything(self) -> tuple[FeatureView | OnDemandView, ...]:
+        """All views, the stored ones first."""
+        return (*self.views, *self.on_demand)
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Every entity key that the service needs, in order of first use."""
         return tuple(dict.fromkeys(key for view in self.views for key in view.keys))
@@ -240,7 +247,7 @@ class FeatureService:
     @property
     def features(self) -> tuple[Feature, ...]:
         """Every feature, in the order of the views, on-demand ones last."""
-        return tuple(item for view in (*self.views, *self.on_demand) for item in view.features)
+        return tuple(item for view in self.everything for item in view.features)
 
     @property
     def requested(self) -> tuple[Feature, ...]:

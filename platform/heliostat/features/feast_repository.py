@@ -75,7 +75,7 @@ def _views(services: Sequence[FeatureService]) -> dict[str, FeatureView]:
     known: dict[str, FeatureView | OnDemandView] = {}
     for service in services:
         views.update((view.name, view) for view in service.views)
-        for view in (*service.views, *service.on_demand):
+        for view in service.everything:
             require(
                 known.setdefault(view.name, view) == view, f"view {view.name}", service.name,
                 "must be one definition everywhere",
@@ -101,7 +101,7 @@ def _digest(services: Sequence[FeatureService], config: dict[str, Any], root: Pa
         "words": [
             [view.owner, view.description, [item.description for item in view.features]]
             for service in services
-            for view in (*service.views, *service.on_demand)
+            for view in service.everything
         ],
         "config": config,
         "tables": str(root.absolute()),

@@ -189,7 +189,8 @@ class Transform:
             return None
         if isinstance(value, bool) or not isinstance(value, _TYPES[dtype]):
             raise ConfigError(where, value, f"must be {dtype}")
-        return float(value) if dtype == "float64" else value
+        found: Value = float(value) if dtype == "float64" else value  # type: ignore[assignment, arg-type]
+        return found
 
 
 class Described(Protocol):

@@ -284,9 +284,7 @@ class PostgresReader:
         connection: psycopg.Connection[Any] | None = getattr(self._local, "connection", None)
         try:
             if connection is None or connection.closed:
-                connection = psycopg.connect(
-                    self.url, autocommit=True, **_options(self._timeout_s)
-                )
+                connection = psycopg.connect(self.url, autocommit=True, **_options(self._timeout_s))
                 self._local.connection = connection
             found = dict(
                 connection.execute(_GET.encode(), (names,), prepare=True, binary=True).fetchall()
@@ -335,9 +333,9 @@ class PostgresReader:
                 return dict(await done.fetchall())
             except (psycopg.Error, OSError, ValueError) as error:
                 # Besides psycopg's own: what waiting on a connection raises that `drop` closed.
-                line, self._line = self._line, None
-                if line is not None:
-                    line.pgconn.finish()
+                lost, self._line = self._line, None
+                if lost is not None:
+                    lost.pgconn.finish()
                 raise _gone(self.url, error) from error
 
 

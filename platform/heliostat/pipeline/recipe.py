@@ -255,7 +255,8 @@ class PipelineRecipe:
     @property
     def asked(self) -> tuple[str, ...]:
         """Columns of an example that its request carries: entity keys and what on-demand views
-        want, or all inputs."""
+        want, or all inputs.
+        """
         if self.service is None:
             return self.examples.inputs
         return (*self.service.keys, *(item.name for item in self.service.requested))

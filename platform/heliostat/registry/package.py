@@ -104,6 +104,14 @@ class FeatureServiceReference:
     on_demand: tuple[OnDemandReference, ...] = ()
 
     @property
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """Name and version of every view, the stored ones first."""
+        return (
+            *((view.name, view.version) for view in self.views),
+            *((view.name, view.version) for view in self.on_demand),
+        )
+
+    @property
     def requested(self) -> tuple[str, ...]:
         """What a request must carry besides the keys, in order of first use."""
         return tuple(dict.fromkeys(name for view in self.on_demand for name in view.requested))

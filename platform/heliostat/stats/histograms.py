@@ -142,7 +142,9 @@ def merged(parts: Iterable[Histogram]) -> Histogram:
     require("number" not in kinds, "histograms", sorted(kinds), "must be of one kind of feature")
     total = Counter()
     for item in found:
-        total.update(_hashed(item.counts) if kinds != {"text"} and item.kind == "text" else item.counts)
+        total.update(
+            _hashed(item.counts) if kinds != {"text"} and item.kind == "text" else item.counts
+        )
     if "hashed" in kinds:
         return Histogram(kind="hashed", rows=rows, missing=missing, counts=dict(total))
     return _texts(total, rows=rows, missing=missing)
@@ -156,7 +158,7 @@ def middle(bucket: int) -> float:
     """
     if bucket == 0:
         return 0.0
-    size = SMALLEST * GROWTH ** (abs(bucket) - 0.5)
+    size: float = SMALLEST * GROWTH ** (abs(bucket) - 0.5)
     return size if bucket > 0 else -size
 
 

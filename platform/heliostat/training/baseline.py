@@ -59,7 +59,9 @@ class Baseline:
         if not path.exists():
             return None
         raw = json.loads(path.read_text(encoding="utf-8"))
-        require(raw.get("format") == FORMAT, f"{path}: format", raw.get("format"), f"must be {FORMAT}")
+        require(
+            raw.get("format") == FORMAT, f"{path}: format", raw.get("format"), f"must be {FORMAT}"
+        )
         return Baseline(
             rows=raw["rows"],
             tables=raw["tables"],

@@ -142,8 +142,8 @@ def test_anything_but_one_function_of_a_row_is_refused(text: str) -> None:
         ),
         (
             SPENDING, {"usual": [1.0], "amount": [-9.0]},
-            "on-demand view spending = {'usual': 1.0, 'amount': -9.0}: must be computed; "
-            "ValueError: math domain error",
+            ("on-demand view spending = {'usual': 1.0, 'amount': -9.0}: must be computed; "
+            "ValueError: math domain error"),
         ),
         (
             replace(SPENDING, features=SPENDING.features[:1]), {"usual": [1.0], "amount": [1.0]},

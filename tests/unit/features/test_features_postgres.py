@@ -188,7 +188,7 @@ def test_a_server_that_dies_is_told_and_comes_back(server: Server) -> None:
             lambda: asyncio.to_thread(reader.read, {"id": ["a"]}, T0),
             lambda: reader.fetch({"id": ["a"]}, T0),
         ):
-            with pytest.raises(Unavailable, match="online store 127.0.0.1"):
+            with pytest.raises(Unavailable, match=r"online store 127\.0\.0\.1"):
                 await call()
         reader.drop()
         server.start()

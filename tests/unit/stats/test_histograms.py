@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -33,9 +34,7 @@ def test_texts_add_up_whether_counted_one_by_one_or_hashed(seed: int, kinds: int
     words += [f"wörd {n}" for n in range(kinds)]
     source.shuffle(words)
     cuts = [0, *sorted(source.randrange(len(words)) for _ in range(30)), len(words)]
-    parts = [
-        of_texts(Counter(words[low:high])) for low, high in zip(cuts, cuts[1:], strict=False)
-    ]
+    parts = [of_texts(Counter(words[low:high])) for low, high in itertools.pairwise(cuts)]
 
     whole = of_texts(Counter(words))
     assert merged(parts).to_dict() == whole.to_dict()
