@@ -82,9 +82,13 @@ def test_feast_reads_what_we_write_to_postgresql(
     )
     PostgresWriter(server.url.replace("+psycopg", ""), "shop").write(VIEW, frame)
 
+    pool = importlib.util.find_spec("psycopg_pool")
+    assert pool is not None
+    assert pool.origin is not None
+    path = f"{child_environment.get('PYTHONPATH', '')}:{Path(pool.origin).parents[1]}"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(repository), json.dumps(rows)],
-        env={**child_environment, "TZ": "UTC"},
+        env={**child_environment, "TZ": "UTC", "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,

@@ -234,7 +234,12 @@ def _read_back(
     reader = OnlineReader(
         writer.path,
         service.project,
-        [{"name": view.name, "keys": view.keys, "features": names, "ttl_s": None}],
+        [
+            {
+                "name": view.name, "keys": view.keys, "features": names, "ttl_s": None,
+                "version": view.digest(),
+            }
+        ],
     )
     keys = {key: sample[key].to_list() for key in view.keys}
     as_of_end, current = reader.read(keys, end), reader.read(keys, None)

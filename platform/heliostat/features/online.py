@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require, require_name
 from heliostat.errors import Unavailable
-from heliostat.features import wire
+from heliostat.features import online_tables, wire
 from heliostat.features.definitions import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureView
 from heliostat.features.intervals import Interval
 
@@ -45,7 +45,8 @@ class OnlineWriter:
     """Puts the newest value of each entity into the online store; opens it at the first write.
 
     Feast's tables ``<project>_<view>``, with one column more, ``event_us``: Feast keeps whole
-    seconds only, and the time to live is compared to the microsecond.
+    seconds only, and the time to live is compared to the microsecond. Of a view whose definition
+    changed, the older one has a table of its own; see `online_tables`.
     """
 
     def __init__(self, path: Path, project: str) -> None:
@@ -54,7 +55,7 @@ class OnlineWriter:
         self._project = project
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
-        self._known: set[str] = set()
+        self._versions: dict[FeatureView, str] = {}
 
     def write(self, view: FeatureView, frame: pl.DataFrame) -> int:
         """Write the frame's newest row of each entity, all of them or none.
@@ -144,12 +145,14 @@ class OnlineWriter:
     def clear(self, views: Sequence[FeatureView]) -> None:
         """Make the views empty, so that a replay can start again from an earlier time.
 
-        What was recorded and noted of them goes too: it would say that values are there.
+        They are the newest definitions from now on. What was recorded and noted of them goes too: it would say that values are there.
         """
         names = {view.name for view in views}
         with self._transaction() as connection:
             for view in views:
-                table = self._table(connection, view)
+                table = online_tables.promote(
+                    connection, self._project, view.name, self._version(view)
+                )
                 connection.execute(f'DELETE FROM "{table}"')  # noqa: S608 - names are checked
             connection.execute(_NOTES)
             connection.execute(
@@ -174,7 +177,6 @@ class OnlineWriter:
             if self._opened is not None:
                 self._opened.close()
             self._opened = None
-            self._known.clear()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -183,14 +185,19 @@ class OnlineWriter:
             if self._opened is None:
                 self._opened = self._connect()
             with self._opened:
+                self._opened.execute("BEGIN IMMEDIATE")
                 yield self._opened
 
     def _table(self, connection: sqlite3.Connection, view: FeatureView) -> str:
-        table = _table(self._project, view.name)
-        if table not in self._known:
-            _make_table(connection, table)
-            self._known.add(table)
-        return table
+        version = self._version(view)
+        return online_tables.to_write(connection, self._project, view.name, version)
+
+    def _version(self, view: FeatureView) -> str:
+        """The view's digest; to make one takes long."""
+        version = self._versions.get(view)
+        if version is None:
+            version = self._versions[view] = view.digest()
+        return version
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,17 +222,13 @@ class OnlineReader:
         Args:
             path: The store's SQLite file.
             project: Prefix of its tables.
-            views: Mappings or objects with ``name``, ``keys``, ``features`` (names) and
-                ``ttl_s``, as `FeatureService.describe` or a model package gives them.
+            views: Mappings or objects with ``name``, ``keys``, ``features`` (names),
+                ``ttl_s`` and maybe ``version``, as `FeatureService.describe` or a model package
+                gives them; without a version the newest definition is read.
         """
         require_name("project", project)
         self._path = path
         self._views = [_ReadView(project, view) for view in views]
-        self._query = " UNION ALL ".join(
-            f"SELECT {index}, feature_name, value, {_EVENT_US} "  # noqa: S608 - names are checked
-            f'FROM "{view.table}" WHERE entity_key = ?'
-            for index, view in enumerate(self._views)
-        )
         self._features = [name for view in self._views for name in view.features]
         self._local = threading.local()
 
@@ -256,13 +259,13 @@ class OnlineReader:
         found: dict[str, list[wire.Value]] = {name: [None] * num_rows for name in self._features}
         connection = self._connection()
         try:
-            # Around several statements, so that all rows come from one state of the store.
-            if num_rows > 1:
-                connection.execute("BEGIN")
+            # Around all statements, so that names and rows come from one state of the store.
+            connection.execute("BEGIN")
             try:
+                query = self._query(connection)
                 for row in range(num_rows):
                     parameters = [view.key_of(columns, row) for view in self._views]
-                    for index, name, value, event_us in connection.execute(self._query, parameters):
+                    for index, name, value, event_us in connection.execute(query, parameters):
                         ttl_us = self._views[index].ttl_us
                         if ttl_us is not None and at_us - event_us > ttl_us:
                             continue
@@ -271,11 +274,31 @@ class OnlineReader:
                         if name in found:
                             found[name][row] = wire.decode(value)
             finally:
-                if num_rows > 1:
-                    connection.execute("COMMIT")
+                connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
         return found
+
+    def _query(self, connection: sqlite3.Connection) -> str:
+        """The query of one row; names are looked up anew when some table came or went."""
+        (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+        known: tuple[int, str] | None = getattr(self._local, "query", None)
+        if known is not None and known[0] == schema:
+            return known[1]
+        wanted = [(view.table, view.version) for view in self._views]
+        tables, missing = online_tables.to_read(connection, wanted)
+        if missing is not None:
+            raise Unavailable(
+                f"online store {self._path}", f"has no {missing}; another definition is there",
+                next_step="Materialize the definitions that the model was trained on",
+            )  # fmt: skip
+        query = " UNION ALL ".join(
+            f"SELECT {index}, feature_name, value, {_EVENT_US} "  # noqa: S608 - names are checked
+            f'FROM "{table}" WHERE entity_key = ?'
+            for index, table in enumerate(tables)
+        )
+        self._local.query = (schema, query)
+        return query
 
     def _columns(
         self, keys: Mapping[str, Sequence[str | int | None]]
@@ -316,7 +339,7 @@ class OnlineReader:
 
 
 class _ReadView:
-    __slots__ = ("_encode", "features", "keys", "table", "ttl_us")
+    __slots__ = ("_encode", "features", "keys", "table", "ttl_us", "version")
 
     def __init__(self, project: str, view: Any) -> None:
         if isinstance(view, Mapping):
@@ -325,7 +348,9 @@ class _ReadView:
             )
         else:
             name, keys, features, ttl_s = view.name, view.keys, view.features, view.ttl_s
-        self.table = _table(project, name)
+        given = view.get("version") if isinstance(view, Mapping) else getattr(view, "version", "")
+        self.version: str = given or ""
+        self.table = online_tables.plain(project, name)
         self.keys = tuple(keys)
         self.features = tuple(getattr(item, "name", item) for item in features)
         self.ttl_us = None if ttl_s is None else round(ttl_s * 1e6)
@@ -365,19 +390,3 @@ def encode(view: FeatureView, rows: pl.DataFrame) -> Iterator[Cell]:
         entity = encode_key(key)
         for name, value in zip(names, values, strict=True):
             yield entity, name, value, event
-
-
-def _table(project: str, view: str) -> str:
-    require_name("view.name", view)
-    return f"{project}_{view}"
-
-
-def _make_table(connection: sqlite3.Connection, table: str) -> None:
-    connection.execute(
-        f'CREATE TABLE IF NOT EXISTS "{table}" (entity_key BLOB, feature_name TEXT, value BLOB, '
-        "value_text TEXT, vector_value BLOB, event_ts timestamp, created_ts timestamp, "
-        "event_us INTEGER, PRIMARY KEY (entity_key, feature_name))"
-    )
-    columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
-    if "event_us" not in columns:
-        connection.execute(f'ALTER TABLE "{table}" ADD COLUMN event_us INTEGER')
