@@ -14,12 +14,15 @@ import polars as pl
 import pytest
 
 from heliostat.data.tables import Catalog
-from heliostat.errors import Unavailable
+from heliostat.errors import ConfigError, Unavailable
 from heliostat.features import stores
 from heliostat.features.definitions import Feature, FeatureService, FeatureView
+from heliostat.features.materialize import MaterializeReport
 from heliostat.features.materialize_ray import last_end, materialize_on_ray
 from heliostat.features.redis_client import RedisAddress, RedisConnection
 from heliostat.features.stores import Store
+from heliostat.pipeline.bring import bring
+from heliostat.pipeline.progress import Reporter
 from heliostat.registry.package import FeatureViewReference
 from heliostat.testing.redis import RedisServer, is_installed
 
@@ -144,6 +147,24 @@ def test_the_newest_event_of_every_entity_arrives_and_the_interval_is_recorded(
         (None, first.isoformat()), (first.isoformat(), second.isoformat()),
     ]  # fmt: skip
     assert stores.open_writer(where, store.file, "shop").notes() == {}
+
+
+def test_the_job_goes_on_where_the_last_one_ended(
+    server: RedisServer, catalog: Catalog, tmp_path: Path
+) -> None:
+    """In full the first time, then what came since; a moment that is reached is refused."""
+    store = Store(where=server.url, file=tmp_path / "unused", project="shop")
+    first, second = T0 + 90 * HOUR, T0 + 140 * HOUR
+
+    def run(until: datetime) -> MaterializeReport:
+        return bring(
+            SERVICE, catalog, store, until=until, full=False, now=second, reporter=Reporter()
+        )
+
+    assert (run(first).start, run(second).start) == (None, first)
+    _check(catalog, store, second)
+    with pytest.raises(ConfigError, match="--full begins anew"):
+        run(second)
 
 
 def test_a_run_that_failed_in_the_middle_goes_on_with_what_is_missing(

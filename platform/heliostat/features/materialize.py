@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from heliostat.config import require
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, HeliostatError
+from heliostat.features.cells import Cell, encode, newest_rows
 from heliostat.features.definitions import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
@@ -18,7 +19,7 @@ from heliostat.features.definitions import (
     FeatureView,
 )
 from heliostat.features.intervals import Interval
-from heliostat.features.online import Cell, OnlineReader, OnlineWriter, encode, newest_rows
+from heliostat.features.online import OnlineReader, OnlineWriter
 
 if TYPE_CHECKING:
     import polars as pl
@@ -236,7 +237,10 @@ def _read_back(
         service.project,
         [
             {
-                "name": view.name, "keys": view.keys, "features": names, "ttl_s": None,
+                "name": view.name,
+                "keys": view.keys,
+                "features": names,
+                "ttl_s": None,
                 "version": view.digest(),
             }
         ],

@@ -19,6 +19,7 @@ from heliostat.config import require
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, HeliostatError
 from heliostat.features import intervals, parity, stores
+from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
@@ -28,7 +29,7 @@ from heliostat.features.definitions import (
 from heliostat.features.intervals import Interval
 from heliostat.features.materialize import MaterializeReport
 from heliostat.features.offline import part_of
-from heliostat.features.online import OnlineWriter, newest_rows
+from heliostat.features.online import OnlineWriter
 from heliostat.features.stores import Store
 
 if TYPE_CHECKING:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from heliostat.config import require, require_name
 from heliostat.errors import Unavailable
 from heliostat.features import online_tables, wire
-from heliostat.features.definitions import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureView
+from heliostat.features.cells import Cell, encode, newest_rows
+from heliostat.features.definitions import FeatureView
 from heliostat.features.intervals import Interval
+from heliostat.features.lookups import Keys
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,10 +37,6 @@ _NOTES = (
     'CREATE TABLE IF NOT EXISTS "heliostat progress" (project TEXT NOT NULL, '
     "work TEXT NOT NULL, num_rows INTEGER NOT NULL, PRIMARY KEY (project, work))"
 )
-
-
-Cell = tuple[bytes, str, bytes, int]
-"""Entity key, feature, value and event time in microseconds, as they are stored."""
 
 
 class OnlineWriter:
@@ -232,9 +230,7 @@ class OnlineReader:
         self._features = [name for view in self._views for name in view.features]
         self._local = threading.local()
 
-    def read(
-        self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
-    ) -> dict[str, list[wire.Value]]:
+    def read(self, keys: Keys, at: datetime | None) -> dict[str, list[wire.Value]]:
         """Look up one or more rows.
 
         Args:
@@ -256,35 +252,74 @@ class OnlineReader:
             at_us, latest_us = time.time_ns() // 1000, None
         else:
             at_us = latest_us = (at - _EPOCH) // _MICROSECOND
-        found: dict[str, list[wire.Value]] = {name: [None] * num_rows for name in self._features}
         connection = self._connection()
-        try:
-            # Around all statements, so that names and rows come from one state of the store.
-            connection.execute("BEGIN")
+        while True:
+            query = self._query(connection)
+            found: dict[str, list[wire.Value]] = {
+                name: [None] * num_rows for name in self._features
+            }
+            failure: sqlite3.Error | None = None
             try:
-                query = self._query(connection)
-                for row in range(num_rows):
-                    parameters = [view.key_of(columns, row) for view in self._views]
-                    for index, name, value, event_us in connection.execute(query, parameters):
-                        ttl_us = self._views[index].ttl_us
-                        if ttl_us is not None and at_us - event_us > ttl_us:
-                            continue
-                        if latest_us is not None and event_us > latest_us:
-                            continue
-                        if name in found:
-                            found[name][row] = wire.decode(value)
-            finally:
+                self._fill(found, connection, query, columns, (at_us, latest_us))
+            except sqlite3.Error as error:
+                failure = error
+            # Tables that have other names by now may have held another definition.
+            if self._is_current(connection):
+                if failure is not None:
+                    raise self._unavailable(failure) from failure
+                return found
+            self._local.query = None
+
+    def _fill(
+        self,
+        found: dict[str, list[wire.Value]],
+        connection: sqlite3.Connection,
+        query: str,
+        columns: Keys,
+        moments_us: tuple[int, int | None],
+    ) -> None:
+        at_us, latest_us = moments_us
+        num_rows = len(columns[self._views[0].keys[0]])
+        # Around several statements, so that all rows come from one state of the store.
+        if num_rows > 1:
+            connection.execute("BEGIN")
+        try:
+            for row in range(num_rows):
+                parameters = [view.key_of(columns, row) for view in self._views]
+                for index, name, value, event_us in connection.execute(query, parameters):
+                    ttl_us = self._views[index].ttl_us
+                    if ttl_us is not None and at_us - event_us > ttl_us:
+                        continue
+                    if latest_us is not None and event_us > latest_us:
+                        continue
+                    if name in found:
+                        found[name][row] = wire.decode(value)
+        finally:
+            if num_rows > 1:
                 connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
-        return found
+
+    def _is_current(self, connection: sqlite3.Connection) -> bool:
+        """Whether no table came or went since the query was made."""
+        try:
+            (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.Error:
+            return True
+        return bool(schema == self._local.query[0])
 
     def _query(self, connection: sqlite3.Connection) -> str:
         """The query of one row; names are looked up anew when some table came or went."""
-        (schema,) = connection.execute("PRAGMA schema_version").fetchone()
         known: tuple[int, str] | None = getattr(self._local, "query", None)
-        if known is not None and known[0] == schema:
+        if known is not None:
             return known[1]
+        try:
+            (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+            query = self._new_query(connection)
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        self._local.query = (schema, query)
+        return query
+
+    def _new_query(self, connection: sqlite3.Connection) -> str:
         wanted = [(view.table, view.version) for view in self._views]
         tables, missing = online_tables.to_read(connection, wanted)
         if missing is not None:
@@ -292,17 +327,13 @@ class OnlineReader:
                 f"online store {self._path}", f"has no {missing}; another definition is there",
                 next_step="Materialize the definitions that the model was trained on",
             )  # fmt: skip
-        query = " UNION ALL ".join(
+        return " UNION ALL ".join(
             f"SELECT {index}, feature_name, value, {_EVENT_US} "  # noqa: S608 - names are checked
             f'FROM "{table}" WHERE entity_key = ?'
             for index, table in enumerate(tables)
         )
-        self._local.query = (schema, query)
-        return query
 
-    def _columns(
-        self, keys: Mapping[str, Sequence[str | int | None]]
-    ) -> Mapping[str, Sequence[str | int | None]]:
+    def _columns(self, keys: Keys) -> Keys:
         length: int | None = None
         for view in self._views:
             for key in view.keys:
@@ -356,7 +387,7 @@ class _ReadView:
         self.ttl_us = None if ttl_s is None else round(ttl_s * 1e6)
         self._encode = wire.key_encoder(self.keys)
 
-    def key_of(self, columns: Mapping[str, Sequence[str | int | None]], row: int) -> bytes | None:
+    def key_of(self, columns: Keys, row: int) -> bytes | None:
         values = [columns[key][row] for key in self.keys]
         for value in values:
             if value is None:
@@ -364,29 +395,5 @@ class _ReadView:
         return self._encode(values)  # type: ignore[arg-type]
 
 
-def newest_rows(view: FeatureView, frame: pl.DataFrame) -> pl.DataFrame:
-    """Keep each entity's row with the latest event, of equal ones the latest created or last."""
-    order = [EVENT_TIMESTAMP]
-    if CREATED_TIMESTAMP in frame.columns:
-        order.append(CREATED_TIMESTAMP)
-    rows = frame.drop_nulls(list(view.keys)).sort(order, maintain_order=True, nulls_last=False)
-    return rows.unique(subset=list(view.keys), keep="last").sort(list(view.keys))
-
-
 # Feast may have overwritten a row of ours: then its whole seconds are the truth.
 _EVENT_US = "CASE WHEN event_us / 1000000 = event_ts THEN event_us ELSE event_ts * 1000000 END"
-
-
-def encode(view: FeatureView, rows: pl.DataFrame) -> Iterator[Cell]:
-    """Encode rows without null keys: one cell per row and feature, row by row."""
-    encode_key = wire.key_encoder(view.keys)
-    events = rows[EVENT_TIMESTAMP].dt.epoch("us").to_list()
-    features = sorted(view.features, key=lambda item: item.name)
-    names = [item.name for item in features]
-    columns = [map(wire.ENCODERS[item.dtype], rows[item.name].to_list()) for item in features]
-    for key, event, *values in zip(
-        rows.select(view.keys).iter_rows(), events, *columns, strict=True
-    ):
-        entity = encode_key(key)
-        for name, value in zip(names, values, strict=True):
-            yield entity, name, value, event

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from heliostat.config import require, require_name
 from heliostat.errors import Unavailable
 from heliostat.features import wire
+from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureView
 from heliostat.features.lookups import Lookups
-from heliostat.features.online import newest_rows
 from heliostat.features.packed import PackedView, Stored, stored
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from heliostat.config import require_name
 from heliostat.features import wire
+from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import FeatureView
 from heliostat.features.lookups import Lookups
-from heliostat.features.online import newest_rows
 from heliostat.features.packed import PackedView, Stored, stored
 from heliostat.features.redis_client import RedisAddress, RedisConnection, RedisLine, packed
 
