@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ENTITIES = 50
 """Entities per view that are compared, fewer where they have very many rows."""
 
-ROWS = 20_000
+ROWS = 5_000
 """Rows per view that the loop looks at, unless one entity alone has more."""
 
 EXAMPLES_KEPT = 20
