@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -236,8 +237,8 @@ def test_a_server_killed_in_the_middle_of_writing_is_told_and_all_is_there_in_th
 
     def kill() -> None:
         connection = RedisConnection(RedisAddress.parse(server.url), timeout_s=5.0)
-        while connection.call([(b"DBSIZE",)])[0] < users:
-            pass
+        while connection.call([(b"DBSIZE",)])[0] < users // 2:
+            time.sleep(0.001)
         server.kill()
 
     killer = threading.Thread(target=kill, daemon=True)
@@ -248,7 +249,7 @@ def test_a_server_killed_in_the_middle_of_writing_is_told_and_all_is_there_in_th
         killer.join()
         server.start()
         kept = RedisConnection(RedisAddress.parse(server.url), timeout_s=5.0).call([(b"DBSIZE",)])
-        assert users <= kept[0] < 2 * users + 2, "the writing was cut in the middle"
+        assert users // 2 <= kept[0] < 2 * users, "the writing was cut in the middle"
         assert last_end(service, store) is None
 
         assert run().rows == {"one": users}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from heliostat.config import require
+from heliostat.errors import ConfigError
 from heliostat.features.online import OnlineReader, OnlineWriter
 from heliostat.features.packed import PackedView
 from heliostat.features.postgres_store import PostgresReader, PostgresWriter
@@ -53,6 +55,7 @@ def open_reader(store: str, file: Path, project: str, views: Sequence[Any]) -> R
         return OnlineReader(file, project, views)
     packed = [_packed(project, view) for view in views]
     if store.startswith(_POSTGRES):
+        _require_client()
         return PostgresReader(store, packed)
     return RedisReader(RedisAddress.parse(store), packed)
 
@@ -66,8 +69,17 @@ def open_writer(store: str, file: Path, project: str) -> Writer:
     if store == FILE:
         return OnlineWriter(file, project)
     if store.startswith(_POSTGRES):
+        _require_client()
         return PostgresWriter(store, project)
     return RedisWriter(RedisAddress.parse(store), project)
+
+
+def _require_client() -> None:
+    if importlib.util.find_spec("psycopg") is None:
+        raise ConfigError(
+            "online store", "postgresql", "needs its client",
+            next_step="Install it: pip install 'heliostat[postgres]'",
+        )  # fmt: skip
 
 
 def _packed(project: str, view: Any) -> PackedView:

@@ -118,7 +118,7 @@ class GatewaySettings(ReplicaSettings):
 
     online_store: str = "file"
     """Where features are read: ``file`` is the platform's own on this machine's disk; else a
-    URL as ``redis://host:port/0``."""
+    URL as ``redis://host:port/0`` or ``postgresql://host:port/database``."""
 
     feature_deadline_s: float = 0.04
     """A read from a server that takes longer gives the declared defaults, or 503."""
