@@ -2,7 +2,8 @@
 
 Offline: historical retrieval by Polars written by hand, by our store under Feast's SDK, and by
 Feast's own stores. Online: raw Redis, our reader, Feast's SDK, ``feast serve``; then a gateway on
-Redis under load, beside inputs given, and while the server hangs and is killed. Writes
+Redis under load, beside inputs given, and while the server hangs and is killed. Materialization:
+Ray tasks beside Feast's local engine, and a server killed in the middle of writing. Writes
 ``tests/bench/results/features.json``; what is not run keeps its last figures.
 """
 
@@ -20,20 +21,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench import features_gateway, features_online, memory, results
+from tests.bench import features_gateway, features_materialize, features_online, memory, results
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ("polars", "heliostat", "feast-duckdb", "feast-file")
-PARTS = ("offline", "online", "gateway", "large")
+PARTS = ("offline", "online", "gateway", "materialize", "large")
 
 
 def main() -> int:
     """Measure, write the results file, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], default=["offline", "online", "gateway"]
-    )
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS[:-1]))
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--materialize-rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, nargs="+", default=[1_000_000, 20_000_000])
     options = parser.parse_args()
@@ -49,6 +49,8 @@ def main() -> int:
             figures[part] = features_online.measure()
         elif part == "gateway":
             figures[part] = features_gateway.measure()
+        elif part == "materialize":
+            figures[part] = features_materialize.measure(options.materialize_rows, options.rounds)
         else:
             figures[part] = _large(options.large)
         figures[part]["load_average"] = round(os.getloadavg()[0], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,8 +15,11 @@ import pytest
 
 from heliostat.errors import ConfigError
 from heliostat.features import feast_repository
-from heliostat.features.definitions import Feature, FeatureService, FeatureView
+from heliostat.features.definitions import Feature, FeatureService, FeatureView, OnDemandView
+from heliostat.features.on_demand import transforms
 from heliostat.features.online import OnlineReader, OnlineWriter
+from heliostat.pipeline.versions import reference
+from heliostat.registry.package import FeatureServiceReference
 
 EVENT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 LATER = datetime(2026, 1, 3, tzinfo=UTC)
@@ -44,13 +48,38 @@ def _view(name: str, keys: tuple[str, ...], integer_keys: tuple[str, ...] = ()) 
 
 
 VIEWS = (_view("one", ("user",)), _view("two", ("zone", "user")), _view("num", ("n",), ("n",)))
-SERVICE = FeatureService(project="shop", name="churn", views=VIEWS)
+
+
+def bought(row: dict[str, Any]) -> dict[str, Any]:
+    """Combine what is stored with what is asked."""
+    if row["one_int"] is None:
+        return {"total": None, "size": "none"}
+    total = math.sqrt(abs(row["one_int"])) + row["amount"]
+    return {"total": total, "size": "large" if total > 100 else "small"}
+
+
+BOUGHT = OnDemandView(
+    name="bought",
+    inputs=("one_int",),
+    requested=(Feature(name="amount", dtype="float64"),),
+    features=(Feature(name="total", dtype="float64"), Feature(name="size", dtype="string")),
+    compute=bought,
+    owner="the team",
+)
+SERVICE = FeatureService(project="shop", name="churn", views=VIEWS, on_demand=(BOUGHT,))
 ROWS = [
-    {"user": "x", "zone": "1", "n": 5},
-    {"user": "y", "zone": "2", "n": -7},
-    {"user": "ü", "zone": "3", "n": 2**40},
-    {"user": "nobody", "zone": "3", "n": 0},
+    {"user": "x", "zone": "1", "n": 5, "amount": 0.5},
+    {"user": "y", "zone": "2", "n": -7, "amount": 1.5},
+    {"user": "ü", "zone": "3", "n": 2**40, "amount": 2.5},
+    {"user": "nobody", "zone": "3", "n": 0, "amount": 3.5},
 ]
+
+
+def _reference(service: FeatureService) -> FeatureServiceReference:
+    made = reference(service)
+    assert made is not None
+    return made
+
 
 PROGRAM = """
 import json, sys
@@ -62,6 +91,7 @@ service = store.get_feature_service("churn")
 print(json.dumps({
     "read": store.get_online_features(features=service, entity_rows=rows).to_dict(),
     "views": {view.name: view.owner for view in store.list_feature_views()},
+    "on_demand": {view.name: view.owner for view in store.list_on_demand_feature_views()},
     "types": {field.name: str(field.dtype) for field in store.get_feature_view("num").schema},
 }))
 store.write_to_online_store("one", pandas.DataFrame({
@@ -80,7 +110,9 @@ def test_feast_reads_what_we_write_and_we_read_what_feast_writes(
     assert feast_repository.apply([SERVICE], repository, tmp_path / "tables") is True
     assert feast_repository.apply([SERVICE], repository, tmp_path / "tables") is False
     writer = OnlineWriter(repository / "online.db", "shop")
-    frame = pl.DataFrame(ROWS[:3]).with_columns(pl.lit(EVENT).alias("event_timestamp"))
+    frame = (
+        pl.DataFrame(ROWS[:3]).drop("amount").with_columns(pl.lit(EVENT).alias("event_timestamp"))
+    )
     for view in VIEWS:
         double, whole, text = (item.name for item in view.features)
         writer.write(
@@ -104,6 +136,7 @@ def test_feast_reads_what_we_write_and_we_read_what_feast_writes(
     reader = OnlineReader(repository / "online.db", "shop", SERVICE.describe()["views"])
 
     assert feast["views"] == {"one": "the team", "two": "the team", "num": "the team"}
+    assert feast["on_demand"] == {"bought": "the team"}
     assert feast["types"]["n"] == "Int64"
     keys = {"user": ["x", "new"], "zone": ["1", "1"], "n": [5, 5]}
     written = {
@@ -116,6 +149,13 @@ def test_feast_reads_what_we_write_and_we_read_what_feast_writes(
         )
     }
     assert {name: feast["read"][name] for name in written} == written
+    # The same text, run by Feast and by a gateway.
+    (transform,) = transforms(_reference(SERVICE).on_demand)
+    ours = transform.columns(
+        {"one_int": written["one_int"], "amount": [row["amount"] for row in ROWS]}
+    )
+    assert {name: feast["read"][name] for name in ours} == ours
+    assert ours["size"] == ["small", "large", "none", "none"]
     assert {
         key: reader.read(keys, LATER)[key] for key in ("one_double", "one_int", "one_text")
     } == {

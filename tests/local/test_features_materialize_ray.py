@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,10 +15,15 @@ import polars as pl
 import pytest
 
 from heliostat.data.tables import Catalog
-from heliostat.errors import Unavailable
+from heliostat.errors import ConfigError, Unavailable
 from heliostat.features import stores
 from heliostat.features.definitions import Feature, FeatureService, FeatureView
-from heliostat.features.materialize_ray import Store, last_end, materialize_on_ray
+from heliostat.features.materialize import MaterializeReport
+from heliostat.features.materialize_ray import last_end, materialize_on_ray
+from heliostat.features.redis_client import RedisAddress, RedisConnection
+from heliostat.features.stores import Store
+from heliostat.pipeline.bring import bring
+from heliostat.pipeline.progress import Reporter
 from heliostat.registry.package import FeatureViewReference
 from heliostat.testing.redis import RedisServer, is_installed
 
@@ -143,6 +150,24 @@ def test_the_newest_event_of_every_entity_arrives_and_the_interval_is_recorded(
     assert stores.open_writer(where, store.file, "shop").notes() == {}
 
 
+def test_the_job_goes_on_where_the_last_one_ended(
+    server: RedisServer, catalog: Catalog, tmp_path: Path
+) -> None:
+    """In full the first time, then what came since; a moment that is reached is refused."""
+    store = Store(where=server.url, file=tmp_path / "unused", project="shop")
+    first, second = T0 + 90 * HOUR, T0 + 140 * HOUR
+
+    def run(until: datetime) -> MaterializeReport:
+        return bring(
+            SERVICE, catalog, store, until=until, full=False, now=second, reporter=Reporter()
+        )
+
+    assert (run(first).start, run(second).start) == (None, first)
+    _check(catalog, store, second)
+    with pytest.raises(ConfigError, match="--full begins anew"):
+        run(second)
+
+
 def test_a_run_that_failed_in_the_middle_goes_on_with_what_is_missing(
     server: RedisServer, catalog: Catalog, tmp_path: Path
 ) -> None:
@@ -182,3 +207,57 @@ def test_a_server_that_is_gone_is_told_and_nothing_is_recorded(
     assert last_end(SERVICE, store) is None
     materialize_on_ray(SERVICE, catalog, store, start=None, end=end, now=end, rows_per_task=150)
     _check(catalog, store, end)
+
+
+def test_a_server_killed_in_the_middle_of_writing_is_told_and_all_is_there_in_the_end(
+    tmp_path: Path,
+) -> None:
+    """Half of the values are in it and stay; no interval is recorded before all are."""
+    if not is_installed():
+        pytest.skip("redis-server is not installed")
+    users, view = 8_000, _view("one")
+    service = FeatureService(project="shop", name="churn", views=(view,))
+    catalog = Catalog(tmp_path / "tables")
+    rows = pl.DataFrame(
+        {
+            "user": [f"u{n}" for n in range(users)],
+            "event_timestamp": pl.Series([T0] * users, dtype=pl.Datetime("us", "UTC")),
+            "one_n": range(users),
+        }
+    )
+    catalog.write(view.table, rows, run_id="made")
+    server = RedisServer(tmp_path, keeps_data=True)
+    server.start()
+    store = Store(where=server.url, file=tmp_path / "unused", project="shop")
+
+    def run() -> Any:
+        return materialize_on_ray(
+            service, catalog, store, start=None, end=T0, now=T0, rows_per_task=1_000
+        )
+
+    def kill() -> None:
+        connection = RedisConnection(RedisAddress.parse(server.url), timeout_s=5.0)
+        while connection.call([(b"DBSIZE",)])[0] < users // 2:
+            time.sleep(0.001)
+        server.kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    try:
+        with pytest.raises(Unavailable):
+            run()
+        killer.join()
+        server.start()
+        kept = RedisConnection(RedisAddress.parse(server.url), timeout_s=5.0).call([(b"DBSIZE",)])
+        assert users // 2 <= kept[0] < 2 * users, "the writing was cut in the middle"
+        assert last_end(service, store) is None
+
+        assert run().rows == {"one": users}
+
+        assert last_end(service, store) == T0
+        views = [FeatureViewReference(**item) for item in service.describe()["views"]]
+        reader = stores.open_reader(store.where, store.file, "shop", views)
+        asked = {"user": rows["user"].to_list()}
+        assert reader.read(asked, T0)["one_n"] == list(range(users))
+    finally:
+        server.kill()

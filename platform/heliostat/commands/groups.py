@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from heliostat.commands import (
     clusters,
     contracts,
+    features,
     jobs,
     keys,
     lineage,
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(tables.table_app, name="table")
     app.add_typer(vectors.vector_app, name="vector")
     app.add_typer(contracts.contract_app, name="contract")
+    app.add_typer(features.features_app, name="features")
     app.add_typer(streams.stream_app, name="stream")
     app.add_typer(lineage.lineage_app, name="lineage")
     app.add_typer(keys.key_app, name="key")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from heliostat.config import reference, require, require_name
+from heliostat.errors import nearest
+from heliostat.features import on_demand as text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -140,6 +142,50 @@ class FeatureView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OnDemandView:
+    """Features that are computed from a row when it is asked for, by the same code everywhere."""
+
+    name: str
+
+    inputs: tuple[str, ...]
+    """Features of the service's views that `compute` reads."""
+
+    features: tuple[Feature, ...]
+
+    compute: Callable[[dict[str, Any]], dict[str, Any]]
+    """Takes one row, inputs and requested by name, None where missing; returns the features.
+    Its text goes into the model's package: it may use nothing but what `on_demand` allows."""
+
+    requested: tuple[Feature, ...] = ()
+    """Columns that a request, and an entity row of a training set, carries itself."""
+
+    owner: str = ""
+
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        require_name("on-demand view.name", self.name)
+        where = f"on-demand view {self.name}"
+        require(bool(self.features), f"{where}.features", (), "must name at least one feature")
+        given = [*self.inputs, *(item.name for item in self.requested)]
+        require(bool(given), f"{where}.inputs", (), "must name at least one column")
+        _require_unique(f"{where}.columns", [*given, *(item.name for item in self.features)])
+        text.text_of(self.compute, where)
+
+    @property
+    def source(self) -> str:
+        """Text of `compute`."""
+        return text.text_of(self.compute, f"on-demand view {self.name}")
+
+    def digest(self) -> str:
+        """Name this definition by content, the text of `compute` included: 16 hex digits."""
+        kinds = [
+            [(item.name, item.dtype) for item in part] for part in (self.requested, self.features)
+        ]
+        return _digest([self.name, self.inputs, *kinds, self.source])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureService:
     """The views that one model reads, in the order their columns appear."""
 
@@ -148,6 +194,9 @@ class FeatureService:
     name: str
 
     views: tuple[FeatureView, ...]
+
+    on_demand: tuple[OnDemandView, ...] = ()
+    """Computed from the views' features and what a request carries; their columns come last."""
 
     def __post_init__(self) -> None:
         require_name("service.project", self.project)
@@ -159,14 +208,36 @@ class FeatureService:
             f"{where}.features", [item.name for view in self.views for item in view.features]
         )
         keys = set(self.keys)
-        for view in self.views:
-            for item in view.features:
+        for item in self.features:
+            require(
+                item.name not in keys, f"{where}.features", item.name,
+                "must not have the name of a key",
+            )  # fmt: skip
+        self._require_on_demand(where)
+
+    def _require_on_demand(self, where: str) -> None:
+        _require_unique(f"{where}.views", [view.name for view in self.everything])
+        _require_unique(f"{where}.features", [item.name for item in self.features])
+        stored = {item.name for view in self.views for item in view.features}
+        taken = {*self.keys, *(item.name for item in self.features)}
+        kinds: dict[str, DType] = {}
+        for view in self.on_demand:
+            for name in view.inputs:
                 require(
-                    item.name not in keys,
-                    f"{where}.features",
-                    item.name,
-                    "must not have the name of a key",
-                )
+                    name in stored, f"on-demand view {view.name}.inputs", name,
+                    "must be a feature of a view of the service", breaks=nearest(name, stored),
+                )  # fmt: skip
+            for item in view.requested:
+                require(
+                    item.name not in taken and kinds.setdefault(item.name, item.dtype) == item.dtype,
+                    f"on-demand view {view.name}.requested", item.name,
+                    "must be no key and no feature, and of one type everywhere",
+                )  # fmt: skip
+
+    @property
+    def everything(self) -> tuple[FeatureView | OnDemandView, ...]:
+        """All views, the stored ones first."""
+        return (*self.views, *self.on_demand)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -175,12 +246,29 @@ class FeatureService:
 
     @property
     def features(self) -> tuple[Feature, ...]:
-        """Every feature, in the order of the views."""
-        return tuple(item for view in self.views for item in view.features)
+        """Every feature, in the order of the views, on-demand ones last."""
+        return tuple(item for view in self.everything for item in view.features)
+
+    @property
+    def requested(self) -> tuple[Feature, ...]:
+        """What a request carries besides the keys, in order of first use."""
+        found = {item.name: item for view in self.on_demand for item in view.requested}
+        return tuple(found.values())
 
     def digest(self) -> str:
         """Name all definitions of the service by content: 16 hex digits."""
-        return _digest([self.project, self.name, [view.digest() for view in self.views]])
+        content = [self.project, self.name, [view.digest() for view in self.views]]
+        if self.on_demand:
+            content.append([view.digest() for view in self.on_demand])
+        return _digest(content)
+
+    def input_types(self, view: OnDemandView) -> dict[str, DType]:
+        """Type of each column that one of its on-demand views gets."""
+        kinds = {item.name: item.dtype for own in self.views for item in own.features}
+        return {
+            **{name: kinds[name] for name in view.inputs},
+            **{item.name: item.dtype for item in view.requested},
+        }
 
     def describe(self) -> dict[str, Any]:
         """Give the service as plain values, as a model package stores it."""
@@ -199,6 +287,17 @@ class FeatureService:
                     "defaults": view.defaults,
                 }
                 for view in self.views
+            ],
+            "on_demand": [
+                {
+                    "name": view.name,
+                    "inputs": tuple(self.input_types(view).items()),
+                    "requested": tuple(item.name for item in view.requested),
+                    "features": tuple((item.name, item.dtype) for item in view.features),
+                    "source": view.source,
+                    "version": view.digest(),
+                }
+                for view in self.on_demand
             ],
         }
 

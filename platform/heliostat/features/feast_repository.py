@@ -16,7 +16,13 @@ from typing import Any
 
 from heliostat import telemetry
 from heliostat.config import require
-from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureService, FeatureView
+from heliostat.features import on_demand
+from heliostat.features.definitions import (
+    EVENT_TIMESTAMP,
+    FeatureService,
+    FeatureView,
+    OnDemandView,
+)
 
 _APPLIED = "applied.json"
 
@@ -66,12 +72,14 @@ def apply(
 
 def _views(services: Sequence[FeatureService]) -> dict[str, FeatureView]:
     views: dict[str, FeatureView] = {}
+    known: dict[str, FeatureView | OnDemandView] = {}
     for service in services:
-        for view in service.views:
-            same = views.setdefault(view.name, view)
+        views.update((view.name, view) for view in service.views)
+        for view in service.everything:
             require(
-                same == view, f"view {view.name}", service.name, "must be one definition everywhere"
-            )
+                known.setdefault(view.name, view) == view, f"view {view.name}", service.name,
+                "must be one definition everywhere",
+            )  # fmt: skip
     return views
 
 
@@ -93,7 +101,7 @@ def _digest(services: Sequence[FeatureService], config: dict[str, Any], root: Pa
         "words": [
             [view.owner, view.description, [item.description for item in view.features]]
             for service in services
-            for view in service.views
+            for view in service.everything
         ],
         "config": config,
         "tables": str(root.absolute()),
@@ -154,20 +162,68 @@ def _apply(
         )
         for view in views.values()
     }
+    computed = {
+        view.name: _on_demand(view, service, feast_views)
+        for service in services
+        for view in service.on_demand
+    }
     feast_services = [
         feast.FeatureService(
-            name=service.name, features=[feast_views[view.name] for view in service.views]
+            name=service.name,
+            features=[
+                *(feast_views[view.name] for view in service.views),
+                *(computed[view.name] for view in service.on_demand),
+            ],
         )
         for service in services
     ]
-    wanted = [*entities.values(), *feast_views.values(), *feast_services]
+    wanted = [*entities.values(), *feast_views.values(), *computed.values(), *feast_services]
     names = {item.name for item in wanted}
     gone = [
         item
-        for item in (*store.list_feature_services(), *store.list_feature_views())
+        for item in (
+            *store.list_feature_services(), *store.list_on_demand_feature_views(),
+            *store.list_feature_views(),
+        )
         if item.name not in names
-    ]
+    ]  # fmt: skip
     store.apply(wanted, objects_to_delete=gone, partial=False)
+
+
+def _on_demand(view: OnDemandView, service: FeatureService, stored: dict[str, Any]) -> Any:
+    """The same function as Feast runs it: one row at a time, in Python."""
+    import feast
+    from feast import types
+    from feast.on_demand_feature_view import OnDemandFeatureView
+    from feast.transformation.python_transformation import PythonTransformation
+
+    dtypes = {"float64": types.Float64, "int64": types.Int64, "string": types.String}
+    sources: list[Any] = []
+    for own in service.views:
+        names = [item.name for item in own.features if item.name in view.inputs]
+        if names:
+            sources.append(stored[own.name][names])
+    if view.requested:
+        asked = [feast.Field(name=item.name, dtype=dtypes[item.dtype]) for item in view.requested]
+        sources.append(feast.RequestSource(name=f"{view.name}_request", schema=asked))
+    name, text = on_demand.standalone(
+        view.source, f"on-demand view {view.name}", inputs=list(service.input_types(view)),
+        features=[item.name for item in view.features],
+    )  # fmt: skip
+    scope: dict[str, Any] = {}
+    exec(text, scope)  # noqa: S102 - our own text around a checked one
+    return OnDemandFeatureView(
+        name=view.name,
+        sources=sources,
+        schema=[
+            feast.Field(name=item.name, dtype=dtypes[item.dtype], description=item.description)
+            for item in view.features
+        ],
+        feature_transformation=PythonTransformation(scope[name], text, name=name),
+        mode="python",
+        description=view.description,
+        owner=view.owner,
+    )
 
 
 def _write(path: Path, text: str) -> None:

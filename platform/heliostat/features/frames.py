@@ -14,11 +14,12 @@ from heliostat.features.definitions import (
 )
 from heliostat.features.point_in_time import UTC_US
 
-_DTYPES: dict[str, pl.DataType] = {
+DTYPES: dict[str, pl.DataType] = {
     "float64": pl.Float64(),
     "int64": pl.Int64(),
     "string": pl.String(),
 }
+"""Polars types of features."""
 
 
 def view_rows(frame: object, view: FeatureView) -> tuple[pl.DataFrame, int]:
@@ -71,7 +72,7 @@ def entity_rows(entities: pl.DataFrame, service: FeatureService) -> pl.DataFrame
             or a column has a feature's name.
     """
     where = f"training set {service.name}"
-    for name in (*service.keys, EVENT_TIMESTAMP):
+    for name in (*service.keys, *(item.name for item in service.requested), EVENT_TIMESTAMP):
         require(
             name in entities.columns, f"{where}.entities", name, "must be a column",
             breaks=nearest(name, entities.columns),
@@ -102,7 +103,7 @@ def _value(values: pl.Series, dtype: str, where: str) -> pl.Series:
             breaks=f"{fractions} values have a fraction",
         )  # fmt: skip
     try:
-        return values.cast(_DTYPES[dtype], strict=True)
+        return values.cast(DTYPES[dtype], strict=True)
     except pl.exceptions.PolarsError as error:
         raise ConfigError(
             field, str(values.dtype), f"must be {dtype}", breaks=str(error).splitlines()[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,13 +11,15 @@ from typing import TYPE_CHECKING
 from heliostat.config import require
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, HeliostatError
+from heliostat.features.cells import Cell, encode, newest_rows
 from heliostat.features.definitions import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
     FeatureService,
     FeatureView,
 )
-from heliostat.features.online import Cell, OnlineReader, OnlineWriter, encode, newest_rows
+from heliostat.features.intervals import Interval
+from heliostat.features.online import OnlineReader, OnlineWriter
 
 if TYPE_CHECKING:
     import polars as pl
@@ -177,24 +178,14 @@ def materialize(
     checked = sum(
         _read_back(service, view, timeline.values(view), writer, end) for view in service.views
     )
-    report = MaterializeReport(
+    interval = Interval(
+        service=service.name, digest=service.digest(), start=start, end=end, at=now, rows=rows,
+        versions=timeline.versions,
+    )  # fmt: skip
+    writer.record(interval.to_line())
+    return MaterializeReport(
         start=start, end=end, rows=rows, versions=timeline.versions, checked=checked
     )
-    writer.record(
-        json.dumps(
-            {
-                "service": service.name,
-                "digest": service.digest(),
-                "start": None if start is None else start.isoformat(),
-                "end": end.isoformat(),
-                "at": now.isoformat(),
-                "rows": rows,
-                "versions": timeline.versions,
-            },
-            sort_keys=True,
-        )
-    )
-    return report
 
 
 def _newest(catalog: Catalog, view: FeatureView) -> int:
@@ -244,7 +235,15 @@ def _read_back(
     reader = OnlineReader(
         writer.path,
         service.project,
-        [{"name": view.name, "keys": view.keys, "features": names, "ttl_s": None}],
+        [
+            {
+                "name": view.name,
+                "keys": view.keys,
+                "features": names,
+                "ttl_s": None,
+                "version": view.digest(),
+            }
+        ],
     )
     keys = {key: sample[key].to_list() for key in view.keys}
     as_of_end, current = reader.read(keys, end), reader.read(keys, None)

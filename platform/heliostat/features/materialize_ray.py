@@ -9,43 +9,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, HeliostatError
-from heliostat.features import stores
+from heliostat.features import intervals, parity, stores
+from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
     FeatureService,
     FeatureView,
 )
-from heliostat.features.materialize import ENTITIES_CHECKED, MaterializeReport
+from heliostat.features.intervals import Interval
+from heliostat.features.materialize import MaterializeReport
 from heliostat.features.offline import part_of
-from heliostat.features.online import OnlineWriter, newest_rows
-from heliostat.features.redis_store import RedisWriter
+from heliostat.features.online import OnlineWriter
+from heliostat.features.stores import Store
 
 if TYPE_CHECKING:
     import polars as pl
 
 ROWS_PER_TASK = 200_000
 """More rows of a view are split among tasks by a hash of their keys."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Store:
-    """An online store as tasks are told of it."""
-
-    where: str
-    """``file``, or a URL; see `heliostat.features.stores`."""
-
-    file: Path
-    project: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,36 +105,26 @@ def materialize_on_ray(
         missing = [share for share in shares if share.name not in done]
         rows[view.name] = sum(done.get(share.name, 0) for share in shares)
         rows[view.name] += _carry(missing, store, writer)
-    checked = sum(
-        _read_back(catalog, view, versions[view.name], store, end) for view in service.views
-    )
-    writer.record(
-        json.dumps(
-            {
-                "service": service.name,
-                "digest": service.digest(),
-                "start": None if start is None else start.isoformat(),
-                "end": end.isoformat(),
-                "at": now.isoformat(),
-                "rows": rows,
-                "versions": versions,
-            },
-            sort_keys=True,
-        )
-    )
+    views = [SimpleNamespace(**view) for view in service.describe()["views"]]
+    compared = parity.check(views, catalog, store, at=end, versions=versions)
+    if compared.num_different:
+        raise HeliostatError(f"{compared.examples[0]}, as in the table")
+    interval = Interval(
+        service=service.name, digest=service.digest(), start=start, end=end, at=now, rows=rows,
+        versions=versions,
+    )  # fmt: skip
+    writer.record(interval.to_line())
     writer.forget(works)
-    return MaterializeReport(start=start, end=end, rows=rows, versions=versions, checked=checked)
+    return MaterializeReport(
+        start=start, end=end, rows=rows, versions=versions, checked=compared.online
+    )
 
 
 def last_end(service: FeatureService, store: Store) -> datetime | None:
     """Where the last recorded materialization of these very definitions ended: the next start."""
-    entries = stores.open_writer(store.where, store.file, store.project).recorded()
-    ends = [
-        datetime.fromisoformat(entry["end"])
-        for entry in map(json.loads, entries)
-        if entry["service"] == service.name and entry["digest"] == service.digest()
-    ]
-    return max(ends, default=None)
+    lines = stores.open_writer(store.where, store.file, store.project).recorded()
+    found = intervals.of(lines, service.name, service.digest())
+    return max((interval.end for interval in found), default=None)
 
 
 def _newest(catalog: Catalog, view: FeatureView) -> int:
@@ -171,7 +152,7 @@ def _shares(
     ]
 
 
-def _carry(shares: Sequence[_Share], store: Store, writer: OnlineWriter | RedisWriter) -> int:
+def _carry(shares: Sequence[_Share], store: Store, writer: stores.Writer) -> int:
     """Have tasks bring these shares; return the entities brought.
 
     Few tasks are given at a time, so that a failure leaves few behind, and those are waited for:
@@ -249,48 +230,3 @@ def _inside(
             later |= pl.col(CREATED_TIMESTAMP) > start
         wanted &= later
     return rows.filter(wanted)
-
-
-def _read_back(
-    catalog: Catalog, view: FeatureView, version: int, store: Store, end: datetime
-) -> int:
-    """Compare a sample of entities with the tables, as a reader at `end` sees them.
-
-    Entities that something newer was written to are not compared.
-    """
-    import polars as pl
-
-    files = [str(path) for path in catalog.files(view.table, version)]
-    if not files:
-        return 0
-    keys = list(view.keys)
-    sample = (
-        pl.scan_parquet(files[0]).select(keys).drop_nulls().unique().head(10 * ENTITIES_CHECKED)
-        .collect().sample(fraction=1.0, shuffle=True, seed=0).head(ENTITIES_CHECKED)
-    )  # fmt: skip
-    rows = _inside(pl.scan_parquet(files), view, None, end)
-    newest = newest_rows(view, rows.join(sample.lazy(), on=keys, how="semi").collect())
-    names = [item.name for item in view.features]
-    described = FeatureService(project=store.project, name="check", views=(view,)).describe()
-    reader = stores.open_reader(store.where, store.file, store.project, _named(described["views"]))
-    asked = {key: newest[key].to_list() for key in keys}
-    then, current = reader.read(asked, end), reader.read(asked, None)
-    checked = 0
-    for row in range(newest.height):
-        stored = [then[name][row] for name in names]
-        wanted = [newest[name][row] for name in names]
-        if stored != wanted:
-            if [current[name][row] for name in names] != stored:
-                continue
-            where = ", ".join(f"{key}={asked[key][row]!r}" for key in keys)
-            raise HeliostatError(
-                f"online store {view.name}({where}) = {stored}: must be {wanted}, as in the table"
-            )
-        checked += 1
-    return checked
-
-
-def _named(views: Sequence[Mapping[str, Any]]) -> list[Any]:
-    from types import SimpleNamespace
-
-    return [SimpleNamespace(**view) for view in views]

@@ -86,16 +86,18 @@ def training_set(
 
     Args:
         service: The views to join.
-        entities: The service's keys, ``event_timestamp`` (the prediction time, with time zone)
-            and any other columns, which are kept.
+        entities: The service's keys, what its on-demand views want from a request,
+            ``event_timestamp`` (the prediction time, with time zone) and any other columns,
+            which are kept.
         catalog: Where the views' tables are.
         versions: Version of each view's table by view name; the newest where absent.
 
     Returns:
-        The entity columns, then every feature in the service's order.
+        The entity columns, then every feature in the service's order, on-demand ones last.
 
     Raises:
-        ConfigError: A view was never built, or the entity rows do not fit.
+        ConfigError: A view was never built, the entity rows do not fit, or an on-demand view's
+            function fails on a row.
     """
     import polars as pl
     import ray
@@ -120,7 +122,30 @@ def training_set(
     for reference, index in pending.items():
         found.setdefault(index, []).append(_frame(ray.get(reference)))
     columns = [pl.concat(found[index]).sort(ROW).drop(ROW) for index in sorted(found)]
-    return pl.concat([rows, *columns], how="horizontal")
+    return with_on_demand(pl.concat([rows, *columns], how="horizontal"), service)
+
+
+def with_on_demand(rows: pl.DataFrame, service: FeatureService) -> pl.DataFrame:
+    """Add the service's on-demand features to rows that have the features of its views.
+
+    Raises:
+        ConfigError: A function fails on a row, or returns something else than it declares.
+    """
+    import polars as pl
+
+    from heliostat.features.frames import DTYPES
+    from heliostat.features.on_demand import Transform
+
+    added = []
+    for view in service.on_demand:
+        kinds = service.input_types(view)
+        transform = Transform(
+            name=view.name, source=view.source, inputs=kinds,
+            features={item.name: item.dtype for item in view.features},
+        )  # fmt: skip
+        found = transform.columns({name: rows[name].to_list() for name in kinds})
+        added += [pl.Series(i.name, found[i.name], DTYPES[i.dtype]) for i in view.features]
+    return rows.with_columns(added)
 
 
 def _compute_part(

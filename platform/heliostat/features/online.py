@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require, require_name
 from heliostat.errors import Unavailable
-from heliostat.features import wire
-from heliostat.features.definitions import CREATED_TIMESTAMP, EVENT_TIMESTAMP, FeatureView
+from heliostat.features import online_tables, wire
+from heliostat.features.cells import Cell, encode, newest_rows
+from heliostat.features.definitions import FeatureView
+from heliostat.features.intervals import Interval
+from heliostat.features.lookups import Keys
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,15 +39,12 @@ _NOTES = (
 )
 
 
-Cell = tuple[bytes, str, bytes, int]
-"""Entity key, feature, value and event time in microseconds, as they are stored."""
-
-
 class OnlineWriter:
     """Puts the newest value of each entity into the online store; opens it at the first write.
 
     Feast's tables ``<project>_<view>``, with one column more, ``event_us``: Feast keeps whole
-    seconds only, and the time to live is compared to the microsecond.
+    seconds only, and the time to live is compared to the microsecond. Of a view whose definition
+    changed, the older one has a table of its own; see `online_tables`.
     """
 
     def __init__(self, path: Path, project: str) -> None:
@@ -53,7 +53,7 @@ class OnlineWriter:
         self._project = project
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
-        self._known: set[str] = set()
+        self._versions: dict[FeatureView, str] = {}
 
     def write(self, view: FeatureView, frame: pl.DataFrame) -> int:
         """Write the frame's newest row of each entity, all of them or none.
@@ -141,11 +141,33 @@ class OnlineWriter:
             )
 
     def clear(self, views: Sequence[FeatureView]) -> None:
-        """Make the views empty, so that a replay can start again from an earlier time."""
+        """Make the views empty, so that a replay can start again from an earlier time.
+
+        They are the newest definitions from now on. What was recorded and noted of them goes too: it would say that values are there.
+        """
+        names = {view.name for view in views}
         with self._transaction() as connection:
             for view in views:
-                table = self._table(connection, view)
+                table = online_tables.promote(
+                    connection, self._project, view.name, self._version(view)
+                )
                 connection.execute(f'DELETE FROM "{table}"')  # noqa: S608 - names are checked
+            connection.execute(_NOTES)
+            connection.execute(
+                'DELETE FROM "heliostat progress" WHERE project = ?', (self._project,)
+            )
+            connection.execute(_LOG)
+            lines = connection.execute(
+                'SELECT rowid, entry FROM "heliostat materializations" WHERE project = ?',
+                (self._project,),
+            ).fetchall()
+            connection.executemany(
+                'DELETE FROM "heliostat materializations" WHERE rowid = ?',
+                [
+                    (number,) for number, line in lines
+                    if names & set(Interval.from_line(line).versions)
+                ],
+            )  # fmt: skip
 
     def close(self) -> None:
         """Close the store; the next write opens it again."""
@@ -153,7 +175,6 @@ class OnlineWriter:
             if self._opened is not None:
                 self._opened.close()
             self._opened = None
-            self._known.clear()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -162,14 +183,19 @@ class OnlineWriter:
             if self._opened is None:
                 self._opened = self._connect()
             with self._opened:
+                self._opened.execute("BEGIN IMMEDIATE")
                 yield self._opened
 
     def _table(self, connection: sqlite3.Connection, view: FeatureView) -> str:
-        table = _table(self._project, view.name)
-        if table not in self._known:
-            _make_table(connection, table)
-            self._known.add(table)
-        return table
+        version = self._version(view)
+        return online_tables.to_write(connection, self._project, view.name, version)
+
+    def _version(self, view: FeatureView) -> str:
+        """The view's digest; to make one takes long."""
+        version = self._versions.get(view)
+        if version is None:
+            version = self._versions[view] = view.digest()
+        return version
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,23 +220,17 @@ class OnlineReader:
         Args:
             path: The store's SQLite file.
             project: Prefix of its tables.
-            views: Mappings or objects with ``name``, ``keys``, ``features`` (names) and
-                ``ttl_s``, as `FeatureService.describe` or a model package gives them.
+            views: Mappings or objects with ``name``, ``keys``, ``features`` (names),
+                ``ttl_s`` and maybe ``version``, as `FeatureService.describe` or a model package
+                gives them; without a version the newest definition is read.
         """
         require_name("project", project)
         self._path = path
         self._views = [_ReadView(project, view) for view in views]
-        self._query = " UNION ALL ".join(
-            f"SELECT {index}, feature_name, value, {_EVENT_US} "  # noqa: S608 - names are checked
-            f'FROM "{view.table}" WHERE entity_key = ?'
-            for index, view in enumerate(self._views)
-        )
         self._features = [name for view in self._views for name in view.features]
         self._local = threading.local()
 
-    def read(
-        self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
-    ) -> dict[str, list[wire.Value]]:
+    def read(self, keys: Keys, at: datetime | None) -> dict[str, list[wire.Value]]:
         """Look up one or more rows.
 
         Args:
@@ -232,33 +252,88 @@ class OnlineReader:
             at_us, latest_us = time.time_ns() // 1000, None
         else:
             at_us = latest_us = (at - _EPOCH) // _MICROSECOND
-        found: dict[str, list[wire.Value]] = {name: [None] * num_rows for name in self._features}
         connection = self._connection()
-        try:
-            # Around several statements, so that all rows come from one state of the store.
-            if num_rows > 1:
-                connection.execute("BEGIN")
+        while True:
+            query = self._query(connection)
+            found: dict[str, list[wire.Value]] = {
+                name: [None] * num_rows for name in self._features
+            }
+            failure: sqlite3.Error | None = None
             try:
-                for row in range(num_rows):
-                    parameters = [view.key_of(columns, row) for view in self._views]
-                    for index, name, value, event_us in connection.execute(self._query, parameters):
-                        ttl_us = self._views[index].ttl_us
-                        if ttl_us is not None and at_us - event_us > ttl_us:
-                            continue
-                        if latest_us is not None and event_us > latest_us:
-                            continue
-                        if name in found:
-                            found[name][row] = wire.decode(value)
-            finally:
-                if num_rows > 1:
-                    connection.execute("COMMIT")
+                self._fill(found, connection, query, columns, (at_us, latest_us))
+            except sqlite3.Error as error:
+                failure = error
+            # Tables that have other names by now may have held another definition.
+            if self._is_current(connection):
+                if failure is not None:
+                    raise self._unavailable(failure) from failure
+                return found
+            self._local.query = None
+
+    def _fill(
+        self,
+        found: dict[str, list[wire.Value]],
+        connection: sqlite3.Connection,
+        query: str,
+        columns: Keys,
+        moments_us: tuple[int, int | None],
+    ) -> None:
+        at_us, latest_us = moments_us
+        num_rows = len(columns[self._views[0].keys[0]])
+        # Around several statements, so that all rows come from one state of the store.
+        if num_rows > 1:
+            connection.execute("BEGIN")
+        try:
+            for row in range(num_rows):
+                parameters = [view.key_of(columns, row) for view in self._views]
+                for index, name, value, event_us in connection.execute(query, parameters):
+                    ttl_us = self._views[index].ttl_us
+                    if ttl_us is not None and at_us - event_us > ttl_us:
+                        continue
+                    if latest_us is not None and event_us > latest_us:
+                        continue
+                    if name in found:
+                        found[name][row] = wire.decode(value)
+        finally:
+            if num_rows > 1:
+                connection.execute("COMMIT")
+
+    def _is_current(self, connection: sqlite3.Connection) -> bool:
+        """Whether no table came or went since the query was made."""
+        try:
+            (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.Error:
+            return True
+        return bool(schema == self._local.query[0])
+
+    def _query(self, connection: sqlite3.Connection) -> str:
+        """The query of one row; names are looked up anew when some table came or went."""
+        known: tuple[int, str] | None = getattr(self._local, "query", None)
+        if known is not None:
+            return known[1]
+        try:
+            (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+            query = self._new_query(connection)
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
-        return found
+        self._local.query = (schema, query)
+        return query
 
-    def _columns(
-        self, keys: Mapping[str, Sequence[str | int | None]]
-    ) -> Mapping[str, Sequence[str | int | None]]:
+    def _new_query(self, connection: sqlite3.Connection) -> str:
+        wanted = [(view.table, view.version) for view in self._views]
+        tables, missing = online_tables.to_read(connection, wanted)
+        if missing is not None:
+            raise Unavailable(
+                f"online store {self._path}", f"has no {missing}; another definition is there",
+                next_step="Materialize the definitions that the model was trained on",
+            )  # fmt: skip
+        return " UNION ALL ".join(
+            f"SELECT {index}, feature_name, value, {_EVENT_US} "  # noqa: S608 - names are checked
+            f'FROM "{table}" WHERE entity_key = ?'
+            for index, table in enumerate(tables)
+        )
+
+    def _columns(self, keys: Keys) -> Keys:
         length: int | None = None
         for view in self._views:
             for key in view.keys:
@@ -295,7 +370,7 @@ class OnlineReader:
 
 
 class _ReadView:
-    __slots__ = ("_encode", "features", "keys", "table", "ttl_us")
+    __slots__ = ("_encode", "features", "keys", "table", "ttl_us", "version")
 
     def __init__(self, project: str, view: Any) -> None:
         if isinstance(view, Mapping):
@@ -304,13 +379,15 @@ class _ReadView:
             )
         else:
             name, keys, features, ttl_s = view.name, view.keys, view.features, view.ttl_s
-        self.table = _table(project, name)
+        given = view.get("version") if isinstance(view, Mapping) else getattr(view, "version", "")
+        self.version: str = given or ""
+        self.table = online_tables.plain(project, name)
         self.keys = tuple(keys)
         self.features = tuple(getattr(item, "name", item) for item in features)
         self.ttl_us = None if ttl_s is None else round(ttl_s * 1e6)
         self._encode = wire.key_encoder(self.keys)
 
-    def key_of(self, columns: Mapping[str, Sequence[str | int | None]], row: int) -> bytes | None:
+    def key_of(self, columns: Keys, row: int) -> bytes | None:
         values = [columns[key][row] for key in self.keys]
         for value in values:
             if value is None:
@@ -318,45 +395,5 @@ class _ReadView:
         return self._encode(values)  # type: ignore[arg-type]
 
 
-def newest_rows(view: FeatureView, frame: pl.DataFrame) -> pl.DataFrame:
-    """Keep each entity's row with the latest event, of equal ones the latest created or last."""
-    order = [EVENT_TIMESTAMP]
-    if CREATED_TIMESTAMP in frame.columns:
-        order.append(CREATED_TIMESTAMP)
-    rows = frame.drop_nulls(list(view.keys)).sort(order, maintain_order=True, nulls_last=False)
-    return rows.unique(subset=list(view.keys), keep="last").sort(list(view.keys))
-
-
 # Feast may have overwritten a row of ours: then its whole seconds are the truth.
 _EVENT_US = "CASE WHEN event_us / 1000000 = event_ts THEN event_us ELSE event_ts * 1000000 END"
-
-
-def encode(view: FeatureView, rows: pl.DataFrame) -> Iterator[Cell]:
-    """Encode rows without null keys: one cell per row and feature, row by row."""
-    encode_key = wire.key_encoder(view.keys)
-    events = rows[EVENT_TIMESTAMP].dt.epoch("us").to_list()
-    features = sorted(view.features, key=lambda item: item.name)
-    names = [item.name for item in features]
-    columns = [map(wire.ENCODERS[item.dtype], rows[item.name].to_list()) for item in features]
-    for key, event, *values in zip(
-        rows.select(view.keys).iter_rows(), events, *columns, strict=True
-    ):
-        entity = encode_key(key)
-        for name, value in zip(names, values, strict=True):
-            yield entity, name, value, event
-
-
-def _table(project: str, view: str) -> str:
-    require_name("view.name", view)
-    return f"{project}_{view}"
-
-
-def _make_table(connection: sqlite3.Connection, table: str) -> None:
-    connection.execute(
-        f'CREATE TABLE IF NOT EXISTS "{table}" (entity_key BLOB, feature_name TEXT, value BLOB, '
-        "value_text TEXT, vector_value BLOB, event_ts timestamp, created_ts timestamp, "
-        "event_us INTEGER, PRIMARY KEY (entity_key, feature_name))"
-    )
-    columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
-    if "event_us" not in columns:
-        connection.execute(f'ALTER TABLE "{table}" ADD COLUMN event_us INTEGER')

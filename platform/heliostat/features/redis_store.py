@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from heliostat.config import require, require_name
+from heliostat.config import require_name
 from heliostat.features import wire
+from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import FeatureView
-from heliostat.features.online import newest_rows
-from heliostat.features.packed import PackedView, Stored, microseconds, stored
+from heliostat.features.lookups import Lookups
+from heliostat.features.packed import PackedView, Stored, stored
 from heliostat.features.redis_client import RedisAddress, RedisConnection, RedisLine, packed
 
 if TYPE_CHECKING:
@@ -197,10 +197,9 @@ class RedisReader:
             timeout_s: For how long `read` waits for a silent server; who calls `fetch` sets
                 a time limit around it.
         """
-        require(bool(views), "online views", (), "must be at least one")
         self.address = address
         self._timeout_s = timeout_s
-        self._views = [(view, view.key_encoder(), view.codec()) for view in views]
+        self._lookups = Lookups(views)
         self._local = threading.local()
         self._line: RedisLine | None = None
         self._opening: asyncio.Task[RedisLine] | None = None
@@ -228,7 +227,7 @@ class RedisReader:
         if connection is None:
             connection = RedisConnection(self.address, timeout_s=self._timeout_s)
             self._local.connection = connection
-        return self._decode(connection.exchange(request, 1)[0], at)
+        return self._lookups.decode(connection.exchange(request, 1)[0], at)
 
     async def fetch(
         self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
@@ -238,7 +237,7 @@ class RedisReader:
         line = self._line
         if line is None or not line.is_open:
             line = await self._opened()
-        return self._decode((await line.exchange(request, 1))[0], at)
+        return self._lookups.decode((await line.exchange(request, 1))[0], at)
 
     def drop(self) -> None:
         """Give up the event loop's connection: the next `fetch` opens another."""
@@ -260,39 +259,8 @@ class RedisReader:
         return self._line
 
     def _request(self, keys: Mapping[str, Sequence[str | int | None]]) -> bytes:
-        parts: list[bytes] = [b"MGET"]
-        length: int | None = None
-        for view, encode, _ in self._views:
-            columns = []
-            for name in view.keys:
-                require(name in keys, "entity keys", name, "must be given")
-                values = keys[name]
-                length = len(values) if length is None else length
-                require(
-                    len(values) == length, f"entity key {name}", len(values),
-                    f"must have {length} values, as the other keys",
-                )  # fmt: skip
-                columns.append(values)
-            # An empty key holds nothing: null keys need no place of their own in the answer.
-            parts += [
-                b"" if None in row or _nan(row) else encode(row)
-                for row in zip(*columns, strict=True)
-            ]
-        return packed([parts])
-
-    def _decode(
-        self, records: Sequence[bytes | None], at: datetime | None
-    ) -> dict[str, list[wire.Value]]:
-        if at is None:
-            at_us, latest_us = time.time_ns() // 1000, None
-        else:
-            at_us = latest_us = microseconds(at)
-        rows = len(records) // len(self._views)
-        found: dict[str, list[wire.Value]] = {}
-        for index, (view, _, codec) in enumerate(self._views):
-            columns = codec.decode(records[index * rows : (index + 1) * rows], at_us, latest_us)
-            found.update(zip(view.features, columns, strict=True))
-        return found
+        # An empty key holds nothing: null keys need no place of their own in the answer.
+        return packed([[b"MGET", *self._lookups.names(keys)]])
 
 
 def _opened_line(opening: asyncio.Task[RedisLine] | None) -> RedisLine | None:
@@ -300,7 +268,3 @@ def _opened_line(opening: asyncio.Task[RedisLine] | None) -> RedisLine | None:
     if opening is None or not opening.done() or opening.cancelled() or opening.exception():
         return None
     return opening.result()
-
-
-def _nan(row: Sequence[Any]) -> bool:
-    return any(value != value for value in row)  # noqa: PLR0124 - only NaN differs from itself

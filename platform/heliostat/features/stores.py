@@ -2,48 +2,84 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from heliostat.config import require
+from heliostat.errors import ConfigError
 from heliostat.features.online import OnlineReader, OnlineWriter
 from heliostat.features.packed import PackedView
+from heliostat.features.postgres_store import PostgresReader, PostgresWriter
 from heliostat.features.redis_client import RedisAddress
 from heliostat.features.redis_store import RedisReader, RedisWriter
 
 FILE = "file"
 
+Reader = OnlineReader | RedisReader | PostgresReader
+Writer = OnlineWriter | RedisWriter | PostgresWriter
 
-def open_reader(
-    store: str, file: Path, project: str, views: Sequence[Any]
-) -> OnlineReader | RedisReader:
+_POSTGRES = ("postgresql://", "postgres://")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """An online store as tasks are told of it."""
+
+    where: str
+    """``file``, or a URL."""
+
+    file: Path
+    project: str
+
+    def open(self) -> Writer:
+        """Open a writer; it connects at its first write."""
+        return open_writer(self.where, self.file, self.project)
+
+
+def open_reader(store: str, file: Path, project: str, views: Sequence[Any]) -> Reader:
     """Open a service's values for reading; connects to nothing yet.
 
     Args:
-        store: ``file``, or ``redis://host:port/database``.
+        store: ``file``, ``redis://host:port/database`` or ``postgresql://host:port/database``.
         file: The file, if it is one.
         project: Of the service.
         views: As a model package names them: with versions and types, if the store is a server.
 
     Raises:
-        ConfigError: The store is neither, or a view does not say its version and types.
+        ConfigError: The store is none of them, or a view does not say its version and types.
     """
     if store == FILE:
         return OnlineReader(file, project, views)
     packed = [_packed(project, view) for view in views]
+    if store.startswith(_POSTGRES):
+        _require_client()
+        return PostgresReader(store, packed)
     return RedisReader(RedisAddress.parse(store), packed)
 
 
-def open_writer(store: str, file: Path, project: str) -> OnlineWriter | RedisWriter:
+def open_writer(store: str, file: Path, project: str) -> Writer:
     """Open a project's values for writing; connects to nothing yet.
 
     Raises:
-        ConfigError: The store is neither ``file`` nor a URL of Redis.
+        ConfigError: The store is neither ``file`` nor a URL of Redis or PostgreSQL.
     """
     if store == FILE:
         return OnlineWriter(file, project)
+    if store.startswith(_POSTGRES):
+        _require_client()
+        return PostgresWriter(store, project)
     return RedisWriter(RedisAddress.parse(store), project)
+
+
+def _require_client() -> None:
+    if importlib.util.find_spec("psycopg") is None:
+        raise ConfigError(
+            "online store", "postgresql", "needs its client",
+            next_step="Install it: pip install 'heliostat[postgres]'",
+        )  # fmt: skip
 
 
 def _packed(project: str, view: Any) -> PackedView:

@@ -12,12 +12,13 @@ from heliostat.data.tables import Catalog
 from heliostat.errors import HeliostatError
 from heliostat.features import offline
 from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureService
+from heliostat.features.intervals import Interval
 from heliostat.features.materialize import Timeline, materialize
 from heliostat.features.online import OnlineWriter
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.monitoring import exposures
-from heliostat.pipeline import canary, examples, parity, world
+from heliostat.pipeline import canary, examples, feature_gate, parity, world
 from heliostat.pipeline.canary import CanaryOutcome
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -27,6 +28,9 @@ from heliostat.pipeline.versions import Registered
 
 if TYPE_CHECKING:
     import polars as pl
+
+REPLAY = "replay"
+"""Folder of the views' tables with the sealed rows, below the model's own tables."""
 
 EXPOSURES_LIMIT_S = 15.0
 """Longest wait until the gateways have written the last exposures."""
@@ -68,6 +72,10 @@ def fill_online(
         "materialize",
         f"{sum(report.rows.values()):,} entities online, as known at {end.isoformat()}",
     )
+    feature_gate.require_parity(
+        feature_gate.of_service(service), catalog, connection.home, project=service.project,
+        versions=report.versions, at=end, stage="materialize", reporter=reporter,
+    )  # fmt: skip
 
 
 def deploy(
@@ -145,17 +153,31 @@ def _prepared(
     service = recipe.service
     if service is None:
         return lambda _: 0, lambda: given
-    replayed = catalog.below("replay")
+    replayed = catalog.below(REPLAY)
     versions = _reveal(recipe, service, catalog, replayed, run_id)
     period = recipe.replay.period
     timeline = Timeline(
         service, replayed, start=period.start_at, end=period.end_at, versions=versions
     )
     writer = OnlineWriter(connection.home.online_db, service.project)
-    return (
-        lambda moment: sum(timeline.advance(writer, moment).values()),
-        lambda: offline.training_set(service, given, replayed, versions=versions),
-    )
+
+    reached = period.start_at
+
+    def publish(moment: datetime) -> int:
+        nonlocal reached
+        reached = moment
+        return sum(timeline.advance(writer, moment).values())
+
+    def expected() -> pl.DataFrame:
+        # The store has gone on: whoever compares it later must know up to when, and with what.
+        interval = Interval(
+            service=service.name, digest=service.digest(), start=period.start_at, end=reached,
+            at=datetime.now(UTC), rows={}, versions=versions, below=REPLAY,
+        )  # fmt: skip
+        writer.record(interval.to_line())
+        return offline.training_set(service, given, replayed, versions=versions)
+
+    return publish, expected
 
 
 def _sealed_labels(recipe: PipelineRecipe, catalog: Catalog) -> pl.DataFrame:

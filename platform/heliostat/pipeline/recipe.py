@@ -107,7 +107,7 @@ class Examples:
 
     inputs: tuple[str, ...] = ()
     """Columns of `table` that a request carries itself: all inputs of the model where the recipe
-    has no feature service, and none where it has one."""
+    has no feature service, and none where it has one, which says itself what it wants."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,8 +254,12 @@ class PipelineRecipe:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Columns of an example that its request carries: entity keys, or all inputs."""
-        return self.examples.inputs if self.service is None else self.service.keys
+        """Columns of an example that its request carries: entity keys and what on-demand views
+        want, or all inputs.
+        """
+        if self.service is None:
+            return self.examples.inputs
+        return (*self.service.keys, *(item.name for item in self.service.requested))
 
     @property
     def sealed(self) -> frozenset[str]:

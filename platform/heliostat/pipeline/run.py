@@ -14,10 +14,10 @@ from heliostat import config
 from heliostat.data.citations import cite
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, GateRefused, nearest
-from heliostat.features import feast_repository
+from heliostat.features import catalogue, feast_repository
 from heliostat.features.definitions import FeatureService
 from heliostat.lineage.events import Lineage, Node
-from heliostat.pipeline import entry, examples, live, report, tables, versions
+from heliostat.pipeline import entry, examples, feature_gate, live, report, tables, versions
 from heliostat.pipeline.catalog import RunCatalog
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -181,7 +181,13 @@ class Run:
                 made.extend(self._nodes(result["versions"]))
             return result
 
-        return self._stages.run("features", inputs, work, still_there=self._tables_exist)
+        built = self._stages.run("features", inputs, work, still_there=self._tables_exist)
+        if self._recipe.service is not None:
+            catalogue.record(
+                self._recipe.service, self._connection.home.feast / self._recipe.service.project,
+                tables=self._recipe.model, now=datetime.now(UTC),
+            )  # fmt: skip
+        return built
 
     def _digest(self) -> str | None:
         service = self._recipe.service
@@ -284,6 +290,14 @@ class Run:
             )  # fmt: skip
 
     def _canary(self, stable: Registered, candidate: Registered, pinned: dict[str, int]) -> None:
+        service = self._recipe.service
+        if service is not None:
+            feature_gate.require_parity(
+                feature_gate.of_packages([stable, candidate]),
+                self._sealed(pinned), self._connection.home, project=service.project,
+                versions={view.name: pinned[view.table] for view in service.views},
+                at=self._recipe.replay.period.start_at, stage="canary", reporter=self._reporter,
+            )  # fmt: skip
         # On trial it answers requests too, whatever becomes of it.
         self._deployed(candidate.version, "canary")
         replayed = live.run_canary(

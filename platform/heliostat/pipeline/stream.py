@@ -6,16 +6,15 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from heliostat import config
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, Unavailable
+from heliostat.features.stores import FILE, Store
 from heliostat.pipeline import entry
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.streams.driver import Driver
-from heliostat.streams.online import SqliteOnline
 from heliostat.streams.recipe import StreamRecipe
 from heliostat.streams.scoring import Models, PlanePolicies, Scorer
 
@@ -35,6 +34,10 @@ def main() -> None:
     parser.add_argument(
         "--until-idle-s", type=float, help="end when nothing came for so long; default: never"
     )
+    parser.add_argument(
+        "--online", default=FILE, metavar="file|URL",
+        help="the online store of its views; default: the platform's file",
+    )  # fmt: skip
     options = parser.parse_args()
     with entry.exit_code():
         recipe = config.override(config.load(options.recipe), options.assignments)
@@ -42,7 +45,10 @@ def main() -> None:
             raise ConfigError("--recipe", options.recipe, "must return a StreamRecipe")
         connection = Connection.from_environment(os.environ)
         entry.connect()
-        run(recipe, connection, Reporter(), model=options.model, until_idle_s=options.until_idle_s)
+        run(
+            recipe, connection, Reporter(), model=options.model, online=options.online,
+            until_idle_s=options.until_idle_s,
+        )  # fmt: skip
 
 
 def run(
@@ -51,9 +57,18 @@ def run(
     reporter: Reporter,
     *,
     model: str,
+    online: str = FILE,
     until_idle_s: float | None,
 ) -> None:
     """Run on the connected Ray; see `main`. A broker that is away is waited for.
+
+    Args:
+        recipe: The stream.
+        connection: The platform.
+        reporter: Told progress.
+        model: Folder of tables that it writes to.
+        online: The online store, as `heliostat.features.stores` names it.
+        until_idle_s: End when nothing came for so long; None never ends.
 
     Raises:
         ConfigError: The topic does not exist or lost messages, or the table does not fit.
@@ -62,9 +77,11 @@ def run(
     catalog = Catalog(home.tables / model)
     scorer = None
     if recipe.scoring is not None:
-        models = Models(keys_dir=home.keys, online_db=home.online_db)
+        models = Models(keys_dir=home.keys, online_db=home.online_db, online_store=online)
         scorer = partial(_scorer, recipe, catalog, models)
-    driver = _driver(recipe, catalog, home.online_db, scorer, reporter)
+    store = Store(where=online, file=home.online_db, project=recipe.project)
+    store.open().close()  # a URL that is none is told here, not by every consumer
+    driver = _driver(recipe, catalog, store, scorer, reporter)
     quiet_since, last = time.monotonic(), -1
     try:
         while True:
@@ -98,18 +115,13 @@ def _scorer(recipe: StreamRecipe, catalog: Catalog, models: Models) -> Scorer:
 def _driver(
     recipe: StreamRecipe,
     catalog: Catalog,
-    online_db: Path,
+    online: Store,
     scorer: Callable[[], Scorer] | None,
     reporter: Reporter,
 ) -> Driver:
     while True:
         try:
-            return Driver(
-                recipe,
-                catalog,
-                online=SqliteOnline(path=online_db, project=recipe.project),
-                scorer=scorer,
-            )
+            return Driver(recipe, catalog, online=online, scorer=scorer)
         except Unavailable as error:
             reporter.line(STAGE, f"waiting: {error}")
             time.sleep(_RETRY_S)

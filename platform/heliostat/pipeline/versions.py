@@ -19,10 +19,14 @@ from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe, VersionRecipe
 from heliostat.pipeline.stages import Result, files_digest
-from heliostat.registry.package import FeatureServiceReference, FeatureViewReference
+from heliostat.registry.package import (
+    FeatureServiceReference,
+    FeatureViewReference,
+    OnDemandReference,
+)
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
-from heliostat.training import export, record, runs, trials, tuning
+from heliostat.training import baseline, export, record, runs, trials, tuning
 from heliostat.training.evaluate import Evaluation, EvaluationPlan, evaluate
 from heliostat.training.fit import FitResult, FitSummary, fit
 from heliostat.training.gates import GateReport, judge
@@ -200,6 +204,7 @@ class Maker:
             "tables": self.tables,
             "revision": self.connection.revision,
             "environment": record.environment(),
+            "baseline": baseline.cited(self._network(trained["run"])),
         }
         gates = judge(found.judged, self.version.gates)
         with tempfile.TemporaryDirectory(dir=self._storage) as scratch:
@@ -255,6 +260,11 @@ class Maker:
             fitted, self.version.training, network,
             model=self.recipe.model, features=reference(self.recipe.service), sample=rows.head(500),
         )  # fmt: skip
+        training = self.version.training
+        baseline.of(
+            rows, numeric=(*training.numeric, training.label), categorical=training.categorical,
+            tables=self.tables,
+        ).write(network)  # fmt: skip
         for path in network.parent.iterdir():
             if path.is_dir() and path != network:
                 shutil.rmtree(path, ignore_errors=True)
@@ -273,7 +283,8 @@ def reference(service: FeatureService | None) -> FeatureServiceReference | None:
         return None
     plain = service.describe()
     views = tuple(FeatureViewReference(**view) for view in plain["views"])
-    return FeatureServiceReference(**{**plain, "views": views})
+    on_demand = tuple(OnDemandReference(**view) for view in plain["on_demand"])
+    return FeatureServiceReference(**{**plain, "views": views, "on_demand": on_demand})
 
 
 def _said(evaluation: Evaluation, gates: GateReport) -> str:

@@ -7,6 +7,7 @@ A package is one directory::
                           output float32 (B,) or (B, K); NaN in numeric means missing
     weights.safetensors   the same weights, for training on
     card.md               the model card, for people
+    baseline.json         histograms of the training set: each input's and the label's
     gates.json            what the evaluation measured and which gates passed
     lineage.json          recipe, data versions, code revision, environment, run
     sbom.cdx.json         bill of materials (CycloneDX): every distribution, every file's digest
@@ -75,6 +76,24 @@ class FeatureViewReference:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OnDemandReference:
+    """Features computed from a row by a function whose text is here, under the signature."""
+
+    name: str
+    inputs: tuple[tuple[str, str], ...]
+    """Name and type of each column that the function gets."""
+
+    requested: tuple[str, ...]
+    """Those of them that a request carries; views deliver the others."""
+
+    features: tuple[tuple[str, str], ...]
+    """Name and type of each feature that it returns."""
+
+    source: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureServiceReference:
     """The views a model was trained on, pinned by a digest of their definitions."""
 
@@ -82,6 +101,26 @@ class FeatureServiceReference:
     name: str
     digest: str
     views: tuple[FeatureViewReference, ...]
+    on_demand: tuple[OnDemandReference, ...] = ()
+
+    @property
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """Name and version of every view, the stored ones first."""
+        return (
+            *((view.name, view.version) for view in self.views),
+            *((view.name, view.version) for view in self.on_demand),
+        )
+
+    @property
+    def requested(self) -> tuple[str, ...]:
+        """What a request must carry besides the keys, in order of first use."""
+        return tuple(dict.fromkeys(name for view in self.on_demand for name in view.requested))
+
+    @property
+    def delivered(self) -> frozenset[str]:
+        """Every feature that comes of the keys and what is requested."""
+        stored = {name for view in self.views for name in view.features}
+        return frozenset(stored | {name for view in self.on_demand for name, _ in view.features})
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -188,6 +227,17 @@ def _service(raw: Mapping[str, Any] | None) -> FeatureServiceReference | None:
                 defaults=_defaults(view.get("defaults")),
             )
             for view in raw["views"]
+        ),
+        on_demand=tuple(
+            OnDemandReference(
+                name=view["name"],
+                inputs=tuple((name, dtype) for name, dtype in view["inputs"]),
+                requested=tuple(view["requested"]),
+                features=tuple((name, dtype) for name, dtype in view["features"]),
+                source=view["source"],
+                version=view["version"],
+            )
+            for view in raw.get("on_demand", ())
         ),
     )
 

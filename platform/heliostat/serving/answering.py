@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heliostat import telemetry
+from heliostat.errors import ConfigError
 from heliostat.rollout.policy import Variant
 from heliostat.serving import asgi, fields, invocations, protocol
 from heliostat.serving.asking import Asked, Variants
@@ -159,7 +160,11 @@ class Answerer:
         row, loaded = asked.row, asked.served.versions[answered_by]
         one = asked.num_rows == 1
         keys = row.given if row.by_keys else {}
-        features = row.features(loaded) if loaded else {}
+        try:
+            features = row.features(loaded) if loaded else {}
+        except ConfigError:
+            # Its on-demand features cannot be computed: that is why it did not answer.
+            features = {}
         self._spool.add(
             {
                 "request_id": asked.request_id,
@@ -188,7 +193,7 @@ class Answerer:
                 continue
             try:
                 columns = asked.row.columns(version)
-            except (KeyError, Refused):
+            except (KeyError, ConfigError, Refused):
                 continue
             self._pairs.add(
                 PairJob(

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from heliostat import telemetry
 from heliostat.config import require
 from heliostat.errors import ConfigError
+from heliostat.features.on_demand import transforms
 from heliostat.registry.package import FeatureServiceReference
 from heliostat.serving.breaker import Breaker
 from heliostat.serving.refused import Refused
@@ -79,6 +80,21 @@ class Features:
         )
         self._timer = timer
         self._told_open = False
+        # Compiled with the version, so that a text that may not run never serves.
+        self._transforms = transforms(reference.on_demand)
+
+    def completed(self, values: Values, given: Keys) -> Values:
+        """Add the on-demand features to what was read, from it and from the request.
+
+        Raises:
+            ConfigError: One of them cannot be computed.
+        """
+        if not self._transforms:
+            return values
+        columns = {**given, **values}
+        for transform in self._transforms:
+            values = {**values, **transform.columns(columns)}
+        return values
 
     @property
     def is_remote(self) -> bool:

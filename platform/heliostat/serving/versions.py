@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat import telemetry
-from heliostat.errors import nearest
+from heliostat.errors import ConfigError, HeliostatError, nearest
 from heliostat.inference.predictor import read_verified
 from heliostat.registry.package import FeatureServiceReference, PackageDescription
 from heliostat.rollout.policy import ModelPolicy, Policy, Variant
@@ -33,7 +33,8 @@ class LoadedVersion:
     inputs: frozenset[str]
     numeric: tuple[str, ...]
     request_tensors: tuple[str, ...]
-    """What to send instead of all inputs: entity keys, then inputs that no view delivers."""
+    """What to send instead of all inputs: entity keys, then what on-demand views want and inputs
+    that no view delivers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +129,7 @@ class Row:
         self._given = given
         self.by_keys = by_keys
         self._at = at
-        self._read: dict[int, dict[str, list[Any]] | Refused] = {}
+        self._read: dict[int, dict[str, list[Any]] | HeliostatError] = {}
         self.is_fetched = False
         """Whether values came, or should have come, from a server."""
 
@@ -145,7 +146,7 @@ class Row:
         for version in versions:
             if version is None or version.features is None or id(version.features) in self._read:
                 continue
-            found: dict[str, list[Any]] | Refused
+            found: dict[str, list[Any]] | HeliostatError
             try:
                 if not version.features.is_remote:
                     continue
@@ -153,7 +154,8 @@ class Row:
                 keys = {name: self._given[name] for name in version.features.reference.keys}
                 found, is_default = await version.features.fetch(keys, self._at)
                 self.has_defaults |= is_default
-            except Refused as error:
+                found = version.features.completed(found, self._given)
+            except (Refused, ConfigError) as error:
                 found = error
             self._read[id(version.features)] = found
 
@@ -162,6 +164,7 @@ class Row:
 
         Raises:
             Refused: They cannot be read.
+            ConfigError: The version's on-demand features cannot be computed from this request.
         """
         if not self.by_keys or version.features is None:
             return {}
@@ -170,8 +173,13 @@ class Row:
         if values is None:
             reference = version.features.reference
             keys = {name: self._given[name] for name in reference.keys}
-            values = self._read[key] = version.features.read(keys, self._at)
-        if isinstance(values, Refused):
+            try:
+                read = version.features.read(keys, self._at)
+                values = version.features.completed(read, self._given)
+            except ConfigError as error:
+                values = error
+            self._read[key] = values
+        if isinstance(values, HeliostatError):
             raise values
         return values
 
@@ -320,12 +328,9 @@ def _loaded(
     inputs = [item.name for item in description.inputs]
     tensors: tuple[str, ...] = ()
     if features is not None:
-        delivered = {name for view in features.reference.views for name in view.features}
-        tensors = tuple(
-            dict.fromkeys(
-                [*features.reference.keys, *(name for name in inputs if name not in delivered)]
-            )
-        )
+        reference = features.reference
+        others = [name for name in inputs if name not in reference.delivered]
+        tensors = tuple(dict.fromkeys([*reference.keys, *reference.requested, *others]))
     return LoadedVersion(
         description=description,
         resident=resident,

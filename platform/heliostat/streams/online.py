@@ -24,7 +24,10 @@ class ViewWriter(Protocol):
 
 
 class OnlineStore(Protocol):
-    """A store that each consumer opens for itself. Plain to pickle."""
+    """A store that each consumer opens for itself; `heliostat.features.stores.Store` is one.
+
+    Plain to pickle.
+    """
 
     def open(self) -> ViewWriter:
         """Open a writer; it may connect later."""

@@ -16,7 +16,8 @@ from heliostat import telemetry
 from heliostat.data import positions
 from heliostat.data.tables import Catalog
 from heliostat.errors import Unavailable
-from heliostat.features.online import OnlineReader
+from heliostat.features import stores
+from heliostat.features.on_demand import transforms
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.rollout.policy import ModelPolicy, Policy, Variant
@@ -74,7 +75,10 @@ class Models:
     """Folder of trusted keys: each version is verified before it is opened."""
 
     online_db: Path | None = None
-    """The online store, for inputs that events do not hold."""
+    """File of the online store, for inputs that events do not hold; None reads none."""
+
+    online_store: str = stores.FILE
+    """The store, if it is another than the file."""
 
 
 class Scorer:
@@ -100,7 +104,7 @@ class Scorer:
         self._policy: Policy | None = None
         self._asked_at = -1e9
         self._loaded: dict[str, Predictor] = {}
-        self._readers: dict[str, OnlineReader] = {}
+        self._readers: dict[str, stores.Reader] = {}
         self._writer: Writer | None = None
         self._produced: dict[str, int] = {}
         """By place, the offset up to which answers are in the output topic."""
@@ -241,10 +245,14 @@ class Scorer:
             return rows
         reader = self._readers.get(reference.digest)
         if reader is None:
-            reader = self._readers[reference.digest] = OnlineReader(
-                self._models.online_db, reference.project, reference.views
-            )
+            reader = self._readers[reference.digest] = stores.open_reader(
+                self._models.online_store, self._models.online_db, reference.project,
+                reference.views,
+            )  # fmt: skip
         found = reader.read({key: rows[key].to_list() for key in reference.keys}, None)
+        given = {name: rows[name].to_list() for name in reference.requested}
+        for transform in transforms(reference.on_demand):
+            found = {**found, **transform.columns({**given, **found})}
         return rows.with_columns(pl.Series(name, found[name]) for name in missing if name in found)
 
 

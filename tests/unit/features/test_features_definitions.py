@@ -92,6 +92,7 @@ def test_a_service_is_described_by_plain_values() -> None:
                 "defaults": None,
             }
         ],
+        "on_demand": [],
     }
 
 

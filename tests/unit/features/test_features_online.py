@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,38 @@ def test_the_reader_loads_neither_feast_nor_pandas(
     )
 
     assert done.stdout == "[]\n"
+
+
+def test_two_definitions_of_a_view_are_served_side_by_side(tmp_path: Path) -> None:
+    """A running reader keeps the values it was made for; the newest definition has Feast's table."""
+    old = SERVICE.views[0]
+    new = replace(old, ttl_s=(old.ttl_s or 0) + 1)
+    older, newer, newest = (
+        OnlineReader(tmp_path / "online.db", "shop", [{**view, **more}])
+        for view, more in (
+            (replace(SERVICE, views=(old,)).describe()["views"][0], {}),
+            (replace(SERVICE, views=(new,)).describe()["views"][0], {}),
+            (replace(SERVICE, views=(new,)).describe()["views"][0], {"version": ""}),
+        )
+    )
+    writer = OnlineWriter(tmp_path / "online.db", "shop")
+    first = _users(("a", T0, 1.0, 1, "old"))
+    writer.write(old, first)
+    keys = {key: first[key].to_list() for key in old.keys}
+    name = next(item.name for item in old.features if item.dtype == "string")
+    assert older.read(keys, T0)[name] == ["old"]
+    with pytest.raises(Unavailable, match="another definition is there"):
+        newer.read(keys, T0)
+
+    other = OnlineWriter(tmp_path / "online.db", "shop")
+    other.write(new, first.with_columns(pl.lit("new").alias(name)))
+
+    found = [reader.read(keys, T0)[name] for reader in (older, newer, newest)]
+    assert found == [["old"], ["new"], ["new"]]
+    # Writers that began before go on with their own, and a definition may come back.
+    writer.write(old, first.with_columns(pl.lit("late").alias(name)))
+    found = [reader.read(keys, T0)[name] for reader in (older, newer, newest)]
+    assert found == [["late"], ["new"], ["new"]]
+    writer.clear([old])
+    found = [reader.read(keys, T0)[name] for reader in (older, newer, newest)]
+    assert found == [[None], ["new"], [None]]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 
 from heliostat.data.contract import Column, Contract
 from heliostat.data.tables import Catalog
+from heliostat.features import stores
 from heliostat.features.aggregates import Aggregates, Measure, Window, history
-from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureView
+from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureService, FeatureView
 from heliostat.features.online import OnlineReader
+from heliostat.streams.online import SqliteOnline
 from heliostat.streams.recipe import AnyLog, StreamRecipe, StreamView
 
 CONTRACT = Contract(
@@ -80,6 +83,15 @@ def messages(count: int, *, begin: int = 0, now: datetime | None = None, **more:
     ]
 
 
+def reader_of(online):
+    """What reads the orders' view from where a stream puts it."""
+    if isinstance(online, SqliteOnline):
+        return OnlineReader(online.path, online.project, [VIEW])
+    service = FeatureService(project=online.project, name="orders", views=(VIEW,))
+    views = [SimpleNamespace(**view) for view in service.describe()["views"]]
+    return stores.open_reader(online.where, online.file, online.project, views)
+
+
 def assert_online_equals_batch(catalog: Catalog, online, expected: int) -> int:
     """Every customer's stored values are those of `history` at the moment they are stored for.
 
@@ -87,7 +99,7 @@ def assert_online_equals_batch(catalog: Catalog, online, expected: int) -> int:
         Values that were compared.
     """
     batch = history(catalog.read("orders"), WHAT).sort(EVENT_TIMESTAMP)
-    reader = OnlineReader(online.path, online.project, [VIEW])
+    reader = reader_of(online)
     customers = batch["customer"].unique().sort().to_list()
     assert len(customers) == expected
     stored = reader.read({"customer": customers}, None)

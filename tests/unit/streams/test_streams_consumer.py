@@ -10,10 +10,12 @@ import pytest
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
 from heliostat.features.online import OnlineReader
+from heliostat.features.stores import Store
 from heliostat.streams.consumer import Consumer
 from heliostat.streams.online import SqliteOnline
 from heliostat.streams.redis_log import RedisLog
 from heliostat.testing.clock import Clock
+from heliostat.testing.redis import RedisServer
 from tests.unit.streams import orders
 
 ALL = ("0", "1", "2", "3")
@@ -79,6 +81,38 @@ def test_every_message_is_in_the_table_once_and_its_counts_are_online(shop):
     assert (found.rows, found.dead, found.problem) == (500, {}, None)
     assert orders.assert_online_equals_batch(shop.catalog, shop.online, 20) == 20 * 12
     assert sum(found.behind.values()) == 0
+
+
+def test_values_go_to_a_server_as_well_and_it_may_go_and_come(shop, tmp_path):
+    """Redis for the gateways' reads: the same values as the batch, before and after it was away."""
+    (tmp_path / "online").mkdir()
+    server = RedisServer(tmp_path / "online")
+    server.start()
+    try:
+        shop.online = Store(where=server.url, file=tmp_path / "unused", project="shop")
+        consumer = shop.consumer()
+        shop.writer.send(orders.messages(200))
+        read_all(consumer, 200)
+        consumer._commit()
+        orders.assert_online_equals_batch(shop.catalog, shop.online, 20)
+        server.kill()
+        shop.writer.send(orders.messages(100, begin=200))
+        read_all(consumer, 300)
+        told = consumer.work(ALL, 0.1).problem
+        server.start()
+        for _ in range(50):
+            if consumer.work(ALL, 0.1).problem is None:
+                break
+        consumer.close()
+
+        assert str(told).startswith("online store: ")
+        assert shop.numbers() == list(range(300))
+        reader = orders.reader_of(shop.online)
+        stored = reader.read({"customer": [f"c{n}" for n in range(20)]}, None)["count_7d"]
+        # An empty server came back: it has those that changed since, in full, and no others.
+        assert {value for value in stored if value is not None} == {15}
+    finally:
+        server.kill()
 
 
 def test_a_consumer_that_died_before_its_commit_is_replaced_without_a_trace(shop):

@@ -12,7 +12,12 @@ from heliostat.data.tables import Catalog
 from heliostat.errors import Unavailable
 from heliostat.features.online import OnlineWriter
 from heliostat.registry import signing
-from heliostat.registry.package import FeatureServiceReference, FeatureViewReference, ModelInput
+from heliostat.registry.package import (
+    FeatureServiceReference,
+    FeatureViewReference,
+    ModelInput,
+    OnDemandReference,
+)
 from heliostat.rollout.policy import ModelPolicy, Policy, Variant
 from heliostat.stats.slots import assign, slot
 from heliostat.streams.consumer import Consumer
@@ -211,6 +216,39 @@ def test_inputs_that_events_lack_are_read_from_the_online_store(redis_server, tm
 
     assert scores["c0"] == pytest.approx(sigmoid(2.0), rel=1e-5)
     assert scores["c7"] == pytest.approx(sigmoid(1.0), rel=1e-5)
+
+
+def test_on_demand_features_are_computed_from_the_event_and_the_store(redis_server, tmp_path):
+    """By the text in the package, as a gateway does."""
+    world = World(redis_server, tmp_path)
+    view = FeatureViewReference(
+        name="activity", keys=("customer",), features=("count_1d",), ttl_s=None
+    )
+    per = OnDemandReference(
+        name="per", inputs=(("count_1d", "float64"), ("amount", "float64")),
+        requested=("amount",), features=(("share", "float64"),), version="o",
+        source="def f(row):\n return {'share': row['count_1d'] and row['amount'] / row['count_1d']}",
+    )  # fmt: skip
+    reference = FeatureServiceReference(
+        project="other", name="s", digest="d", views=(view,), on_demand=(per,)
+    )
+    inputs = (ModelInput(name="share", kind="numeric"),)
+    world.package("1", inputs=inputs, features=reference, weights=(1.0,))
+    world.publish(1, 0.0)
+    writer = OnlineWriter(tmp_path / "online.db", "other")
+    frame = orders.history(
+        pl.DataFrame(
+            {"customer": ["c0", "c0"], "at": [orders.datetime.now(orders.UTC)] * 2,
+             "amount": [1.0] * 2}
+        ), orders.WHAT,
+    )  # fmt: skip
+    writer.write(orders.VIEW, frame.filter(pl.col("count_1d") > 0))
+    world.log.writer().send(
+        [orders.message(0, orders.datetime.now(orders.UTC), amount=3.0, customer="c0")]
+    )
+    world.drain(world.consumer(), 1)
+
+    assert world.answered()["score"].to_list() == [pytest.approx(sigmoid(1.5), rel=1e-5)]
 
 
 def test_a_policy_that_does_not_know_the_model_is_no_policy(redis_server, tmp_path):
