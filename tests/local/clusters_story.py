@@ -1,7 +1,7 @@
 """The rendered service and a rendered job on Pods of this machine; prints one JSON line.
 
 A fake Kubernetes API and the part of the operator that Ray meets; heads, workers, autoscalers,
-Serve, gateway, job and MLflow are the real programs, each in a network of its own.
+Serve, gateway, job, MLflow and PostgreSQL are the real programs, each in a network of its own.
 Usage, inside `pods.isolated`: ``python -m tests.local.clusters_story FOLDER``
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,12 +28,16 @@ from heliostat.clusters import pods as pod_templates
 from heliostat.clusters import render
 from heliostat.clusters.recipe import CpuGroup, GpuGroup, Size
 from heliostat.stack import ingress
+from heliostat.store.address import state_url as address_of_state
+from heliostat.store.events import EventLog
 from heliostat.testing.kuberay import DashboardClient, FakeOperator
 from heliostat.testing.kubernetes import FakeKubernetes
-from heliostat.testing.pods import NODE_IP, PodNetwork, RunningPod
+from heliostat.testing.pods import NODE_IP, PodNetwork, RunningPod, container_environment
 from tests.conftest import ROOT
+from tests.unit.postgres import BINARIES
 
 TOKEN = "t" * 64
+DATABASE_PASSWORD = "p@ss/w:rd?"  # noqa: S105 - what a URL would trip over
 IDLE_S = 8
 JOB = "python jobs/deploy.py --recipe jobs.flights:small"
 MODEL = "flight-delay"
@@ -44,6 +49,21 @@ def where():
     time.sleep(3)
     return ray.get_runtime_context().get_node_labels().get("ray.io/market-type")
 print("ran on", sorted(ray.get([where.remote() for _ in range(2)])))
+"""
+
+
+# Runs as a user of its own: PostgreSQL refuses to be root. As the image does, it makes what
+# POSTGRES_DB and the scripts of a fresh volume ask for.
+POSTGRES = """
+set -e
+mkdir /tmp/data; chown postgres /tmp/data; chmod 711 /tmp
+exec setpriv --reuid=postgres --regid=postgres --init-groups sh -e -c '
+  initdb -D /tmp/data -E UTF8 -U heliostat -A scram-sha-256 --pwfile=/tmp/password >&2
+  for name in mlflow heliostat; do
+    echo "CREATE DATABASE $name" | postgres --single -D /tmp/data postgres >&2
+  done
+  echo "host all all 10.77.0.0/24 scram-sha-256" >> /tmp/data/pg_hba.conf
+  exec postgres -D /tmp/data -c listen_addresses=0.0.0.0 -c unix_socket_directories=/tmp/data'
 """
 
 
@@ -67,9 +87,12 @@ class Story:
         # Nodes as small as this machine, and no cert-manager.
         self.recipe = dataclasses.replace(
             recipes.eks().cluster, mutual_tls=False,
-            cpu=CpuGroup(size=Size(cpus=3, memory_gib=4), max_workers=2),
+            cpu=CpuGroup(size=Size(cpus=4, memory_gib=4), max_workers=1),
             gpus=(
-                GpuGroup(accelerator="l4", size=Size(cpus=1, memory_gib=2), max_workers=2),
+                GpuGroup(
+                    accelerator="l4", size=Size(cpus=1, memory_gib=2), max_workers=2,
+                    cpus_for_ray=0,
+                ),
             ),
         )  # fmt: skip
         platform = render.Platform(
@@ -87,6 +110,7 @@ class Story:
             f"{name}-ray-token/auth_token": TOKEN,
             f"{name}-online-store/password": "unused",
             f"{name}-control-key/api_key": self.control_key,
+            f"{name}-postgres/password": DATABASE_PASSWORD,
         }
 
     def adapt(
@@ -121,6 +145,7 @@ class Story:
                 raise TimeoutError(name)
             time.sleep(0.25)
         self.seen["seconds"][name] = round(time.monotonic() - began, 1)
+        sys.stderr.write(f"{time.monotonic() - self.began:7.1f} s  {name}\n")
         return found
 
     def objects(self, path: str) -> dict[str, dict[str, Any]]:
@@ -151,7 +176,22 @@ class Story:
         except KeyError:
             return None
 
-    def servers(self) -> list[RunningPod]:
+    def database(self) -> RunningPod:
+        """Start PostgreSQL under the name that the recipe gives."""
+        address = self.network.address()
+        self.network.name({pod_templates.database_host(self.recipe): address})
+        top = self.network.folder / "postgres"
+        top.mkdir()
+        (top / "password").write_text(DATABASE_PASSWORD, encoding="ascii")
+        path = f"{BINARIES[-1]}{os.pathsep}{os.defpath}"
+        found = self.network.start(
+            "postgres", address, ["sh", "-c", POSTGRES], {"PATH": path, "LC_ALL": "C"}, Path("/")
+        )
+        self.started_servers.append(found)
+        self.timed("postgresql answers", lambda: _listens(address, 5432), 60)
+        return found
+
+    def mlflow(self) -> RunningPod:
         """Start MLflow with its rendered arguments in a Pod of its own."""
         (deployment,) = [
             item for item in yaml.safe_load_all(self.files["platform/mlflow.yaml"])
@@ -160,7 +200,6 @@ class Story:
         container = deployment["spec"]["template"]["spec"]["containers"][0]
         arguments = list(container["args"])
         changed = {
-            "--backend-store-uri": f"sqlite:///{self.home}/mlflow.db",
             "--artifacts-destination": str(self.home / "artifacts"),
             "--workers": "1",
         }
@@ -169,15 +208,32 @@ class Story:
         address = self.network.address()
         self.network.name({f"mlflow.{self.recipe.platform_namespace}.svc.cluster.local": address})
         environment = {
-            **image_environment(), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            **image_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            **container_environment(container, {}, self._secrets()),
         }  # fmt: skip
-        found = [
-            self.network.start(
-                "mlflow", address, [*container["command"], *arguments], environment, ROOT
-            )
-        ]
-        self.started_servers = found
+        found = self.network.start(
+            "mlflow", address, [*container["command"], *arguments], environment, ROOT
+        )
+        self.started_servers.append(found)
+        return found
+
+    def kept(self) -> dict[str, Any]:
+        """What PostgreSQL holds of the deployment and of the job's stages."""
+        host = pod_templates.database_host(self.recipe)
+        url = address_of_state(
+            {
+                "HELIOSTAT_STATE_URL": (
+                    f"postgresql+psycopg://heliostat@{self.network.addresses[host]}:5432/heliostat"
+                ),
+                "HELIOSTAT_STATE_PASSWORD": DATABASE_PASSWORD,
+            }
+        )
+        log = EventLog(str(url))
+        found = {
+            "events": [event.kind for event in log.read(f"model/{MODEL}")],
+            "has_a_file": (self.home / "state.db").exists(),
+        }
+        log.close()
         return found
 
     def doors(self, cluster: str) -> dict[str, int]:
@@ -246,6 +302,14 @@ def _status(address: str, port: int, path: str) -> int:
     return _post(f"http://{address}:{port}{path}", None, None)[0]
 
 
+def _listens(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def _post(
     url: str, body: Any, key: str | None, more: dict[str, str] | None = None
 ) -> tuple[int, Any]:
@@ -267,7 +331,8 @@ def _post(
 def tell(story: Story) -> dict[str, Any]:
     """Service, doors, job with scale-up, prediction, GPUs spot first, idle workers gone."""
     seen = story.seen
-    mlflow, *_ = story.servers()
+    story.database()
+    mlflow = story.mlflow()
     service = story.objects("ray/service.yaml")["RayService"]["spec"]
     story.cluster("heliostat-serve-a", service["rayClusterConfig"])
     seen["doors"] = story.doors("heliostat-serve-a")
@@ -299,6 +364,7 @@ def tell(story: Story) -> dict[str, Any]:
     log = story.run_job("heliostat-first-b", "first", job["entrypoint"].split())
     seen["job_log_end"] = log.strip().splitlines()[-1]
     seen["job_workers_asked"] = story.most("heliostat-first-b", "cpu")
+    seen["kept_in_postgresql"] = story.kept()
     story.request = request(story.home)
     story.timed("first answer", lambda: story.predict(story.client_key)[0] == 200, 60)
     status, answer = story.predict(story.client_key)

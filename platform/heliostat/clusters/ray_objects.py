@@ -107,6 +107,8 @@ def _worker_group(
     if isinstance(group, GpuGroup):
         # Written out: Ray's autoscaler does not see slices, shared GPUs or claims by itself.
         resources["GPU"] = str(group.gpus_per_worker)
+        if group.cpus_for_ray is not None:
+            resources["CPU"] = str(group.cpus_for_ray)
     if isinstance(group, TpuGroup):
         resources["TPU"] = str(group.chips_per_host)
     return k.WorkerGroupSpec(
