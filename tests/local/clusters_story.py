@@ -37,7 +37,7 @@ from tests.conftest import ROOT
 from tests.unit.postgres import BINARIES
 
 TOKEN = "t" * 64
-DATABASE_PASSWORD = "p@ss/w:rd?"  # noqa: S105 - what a URL would trip over
+DATABASE_PASSWORD = "p@ss/w:rd?"  # what a URL would trip over
 IDLE_S = 8
 JOB = "python jobs/deploy.py --recipe jobs.flights:small"
 MODEL = "flight-delay"

@@ -238,9 +238,8 @@ def test_gpu_workers_can_be_kept_from_cpu_work():
         assert findings == []
         (cluster,) = simulate.clusters_of(Bundle(documents=items)).values()
         found = simulate.simulate(cluster, [parse(text) for text in demands])
-        return dict(found.launched), dict(
-            (tuple(sorted(needs.items())), count) for needs, count in found.infeasible
-        )
+        left = {tuple(sorted(needs.items())): count for needs, count in found.infeasible}
+        return dict(found.launched), left
 
     # Ten CPU workers of 8 CPUs are the most there may be.
     assert launched(None, "11xCPU=8") == ({"cpu": 10, "gpu-spot": 1}, {})
