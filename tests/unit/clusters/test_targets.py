@@ -200,6 +200,43 @@ def test_rollouts_and_finished_stages_lie_in_postgresql():
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_the_children_of_schedules_can_wait_in_a_queue(target):
+    """A policy of the API server names them by their owner, and gives what `kueue` asks of a RayJob."""
+    cel = pytest.importorskip("cel")
+    path = ROOT / "cluster_configs" / target / "overlays" / "queued-schedules" / "policies.yaml"
+    policies, findings = document.read_text(path.read_text(), "policies.yaml")
+    faults = [
+        str(fault) for item in policies for version in ("1.36", "1.37")
+        for fault in kubernetes_schemas.object_faults(version, item.body)
+    ]  # fmt: skip
+    assert (findings, faults) == ([], [])
+    assert kubernetes_schemas.is_builtin("1.36", policies[0].api_version, policies[0].kind)
+
+    def taken_by(**metadata):
+        return [
+            item.name for item in policies if item.kind == "MutatingAdmissionPolicy"
+            and all(cel.evaluate(condition["expression"], {"object": {"metadata": metadata}})
+                    for condition in item.spec["matchConditions"])
+        ]  # fmt: skip
+
+    def owner(name, kind="RayCronJob"):
+        return {"ownerReferences": [{"kind": kind, "name": name}]}
+
+    assert taken_by(**owner("heliostat-drift")) == ["heliostat-scheduled-batch"]
+    assert taken_by(**owner("heliostat-retrain")) == ["heliostat-scheduled-train"]
+    assert taken_by(**owner("heliostat-drift", "Deployment")) == taken_by() == []
+    queued = {item.name: item for item in bundle_of(target).of_kind("RayJob")}
+    for name, policy in (("heliostat-batch", policies[2]), ("heliostat-train", policies[0])):
+        (change,) = policy.spec["mutations"]
+        text = change["applyConfiguration"]["expression"]
+        given = cel.evaluate(text.replace("Object.metadata", "").replace("Object", "")
+                             .replace("metadata:", '"metadata":').replace("labels:", '"labels":')
+                             .replace("annotations:", '"annotations":'), {})["metadata"]  # fmt: skip
+        assert given["labels"].items() <= queued[name].metadata["labels"].items()
+        assert given["annotations"] == queued[name].metadata["annotations"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_rays_own_parser_accepts_every_cluster(target):
     """Labels, amounts, priorities and TPU slices, read by the code that runs beside a head."""
     clusters = simulate.clusters_of(bundle_of(target))
