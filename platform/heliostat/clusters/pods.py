@@ -197,6 +197,7 @@ def _environment(recipe: ClusterRecipe, drain_s: int, role: str) -> list[dict[st
         "HELIOSTAT_HOME": DATA_PATH,
         # SQLite on the shared volume would be written by several machines.
         "HELIOSTAT_STATE_URL": f"postgresql+psycopg://heliostat@{database_host(recipe)}:5432/heliostat",
+        "HELIOSTAT_ONLINE_STORE": f"redis://redis-online.{platform}.svc.cluster.local:6379/0",
         "HELIOSTAT_BUCKET": recipe.storage.bucket,
         "HELIOSTAT_ENDPOINT": gateway_url(recipe),
         "HELIOSTAT_DASHBOARD": "http://127.0.0.1:8265",

@@ -117,8 +117,8 @@ class GatewaySettings(ReplicaSettings):
     """Models that are never put away."""
 
     online_store: str = "file"
-    """Where features are read: ``file`` is the platform's own on this machine's disk; else a
-    URL as ``redis://host:port/0``."""
+    """Where features are read: ``file`` is the platform's own on this machine's disk, or what
+    ``HELIOSTAT_ONLINE_STORE`` says where that is set; else a URL as ``redis://host:port/0``."""
 
     feature_deadline_s: float = 0.04
     """A read from a server that takes longer gives the declared defaults, or 503."""
