@@ -424,6 +424,8 @@ def tell(story: Story) -> dict[str, Any]:
         "patches": len(story.api.patches),
     }
     seen["pods_started"] = len(story.operator.started)
+    # Where the machine is busy with other things, a Ray node may not start in Ray's 30 s.
+    seen["pods_failed"] = len(story.operator.failed)
     seen["whole_s"] = round(time.monotonic() - story.began, 1)
     return seen
 
