@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +30,11 @@ from heliostat.store.address import state_url as address_of_state
 from heliostat.store.events import EventLog
 from heliostat.testing.kuberay import DashboardClient, FakeOperator
 from heliostat.testing.kubernetes import FakeKubernetes
-from heliostat.testing.pods import NODE_IP, PodNetwork, RunningPod, container_environment
+from heliostat.testing.pods import NODE_IP, PodNetwork, RunningPod
 from tests.conftest import ROOT
-from tests.unit.postgres import BINARIES
+from tests.local import clusters_servers as servers
 
 TOKEN = "t" * 64
-DATABASE_PASSWORD = "p@ss/w:rd?"  # what a URL would trip over
-REDIS_PASSWORD = "r@dis/pass"
 IDLE_S = 8
 JOB = "python jobs/deploy.py --recipe jobs.flights:small"
 MODEL = "flight-delay"
@@ -51,21 +46,6 @@ def where():
     time.sleep(3)
     return ray.get_runtime_context().get_node_labels().get("ray.io/market-type")
 print("ran on", sorted(ray.get([where.remote() for _ in range(2)])))
-"""
-
-
-# Runs as a user of its own: PostgreSQL refuses to be root. As the image does, it makes what
-# POSTGRES_DB and the scripts of a fresh volume ask for.
-POSTGRES = """
-set -e
-mkdir /tmp/data; chown postgres /tmp/data; chmod 711 /tmp
-exec setpriv --reuid=postgres --regid=postgres --init-groups sh -e -c '
-  initdb -D /tmp/data -E UTF8 -U heliostat -A scram-sha-256 --pwfile=/tmp/password >&2
-  for name in mlflow heliostat; do
-    echo "CREATE DATABASE $name" | postgres --single -D /tmp/data postgres >&2
-  done
-  echo "host all all 10.77.0.0/24 scram-sha-256" >> /tmp/data/pg_hba.conf
-  exec postgres -D /tmp/data -c listen_addresses=0.0.0.0 -c unix_socket_directories=/tmp/data'
 """
 
 
@@ -102,18 +82,19 @@ class Story:
         )
         self.files = render.render(self.recipe, ROOT, dict(platform.jobs))
         self.operator = FakeOperator(
-            self.api, self.network, cwd=ROOT, secrets=self._secrets(),
-            environment=image_environment(), adapt=self.adapt,
+            self.api, self.network, cwd=ROOT, secrets=self.secrets(),
+            environment=servers.image_environment(), adapt=self.adapt,
         )  # fmt: skip
 
-    def _secrets(self) -> dict[str, str]:
+    def secrets(self) -> dict[str, str]:
+        """Values of Secrets, by name and key."""
         name = self.recipe.name
         return {
             f"{name}-ray-token/auth_token": TOKEN,
-            f"{name}-online-store/password": REDIS_PASSWORD,
-            f"{name}-redis-online/password": REDIS_PASSWORD,
+            f"{name}-online-store/password": servers.REDIS_PASSWORD,
+            f"{name}-redis-online/password": servers.REDIS_PASSWORD,
             f"{name}-control-key/api_key": self.control_key,
-            f"{name}-postgres/password": DATABASE_PASSWORD,
+            f"{name}-postgres/password": servers.DATABASE_PASSWORD,
         }
 
     def adapt(
@@ -179,65 +160,32 @@ class Story:
         except KeyError:
             return None
 
-    def database(self) -> RunningPod:
-        """Start PostgreSQL under the name that the recipe gives."""
-        address = self.network.address()
-        self.network.name({pod_templates.database_host(self.recipe): address})
-        top = self.network.folder / "postgres"
-        top.mkdir()
-        (top / "password").write_text(DATABASE_PASSWORD, encoding="ascii")
-        path = f"{BINARIES[-1]}{os.pathsep}{os.defpath}"
-        found = self.network.start(
-            "postgres", address, ["sh", "-c", POSTGRES], {"PATH": path, "LC_ALL": "C"}, Path("/")
+    def servers(self) -> RunningPod:
+        """Start what the platform's namespace holds; returns MLflow's Pod, which takes a while."""
+        suffix = f"{self.recipe.platform_namespace}.svc.cluster.local"
+        container = self.container("platform/redis.yaml", "StatefulSet", "redis-online")
+        secrets = self.secrets()
+        found = [
+            servers.redis(self.network, f"redis-online.{suffix}", container, secrets),
+            servers.database(self.network, pod_templates.database_host(self.recipe)),
+        ]
+        self.started_servers += found
+        for pod, port in zip(found, (6379, 5432), strict=True):
+            self.timed(f"{pod.name} answers", partial(servers.listens, pod.address, port), 60)
+        container = self.container("platform/mlflow.yaml", "Deployment", "mlflow")
+        mlflow = servers.mlflow(
+            self.network, f"mlflow.{suffix}", container, secrets, self.home / "artifacts"
         )
-        self.started_servers.append(found)
-        self.timed("postgresql answers", lambda: _listens(address, 5432), 60)
-        return found
+        self.started_servers.append(mlflow)
+        return mlflow
 
-    def redis(self) -> None:
-        """Start the online store with its rendered command."""
-        (server,) = [
-            item for item in yaml.safe_load_all(self.files["platform/redis.yaml"])
-            if item["kind"] == "StatefulSet" and item["metadata"]["name"] == "redis-online"
+    def container(self, path: str, kind: str, name: str) -> dict[str, Any]:
+        """First container of a rendered workload."""
+        (body,) = [
+            item for item in yaml.safe_load_all(self.files[path])
+            if (item["kind"], item["metadata"]["name"]) == (kind, name)
         ]  # fmt: skip
-        container = server["spec"]["template"]["spec"]["containers"][0]
-        command = [word.replace("--dir /data", "--dir /tmp") for word in container["command"]]
-        address = self.network.address()
-        host = f"redis-online.{self.recipe.platform_namespace}.svc.cluster.local"
-        self.network.name({host: address})
-        environment = container_environment(container, {}, self._secrets())
-        self.started_servers.append(
-            self.network.start(
-                "redis-online", address, command, {"PATH": os.environ["PATH"], **environment},
-                Path("/"),
-            )
-        )  # fmt: skip
-        self.timed("redis answers", lambda: _listens(address, 6379), 30)
-
-    def mlflow(self) -> RunningPod:
-        """Start MLflow with its rendered arguments in a Pod of its own."""
-        (deployment,) = [
-            item for item in yaml.safe_load_all(self.files["platform/mlflow.yaml"])
-            if item["kind"] == "Deployment"
-        ]  # fmt: skip
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
-        arguments = list(container["args"])
-        changed = {
-            "--artifacts-destination": str(self.home / "artifacts"),
-            "--workers": "1",
-        }
-        for key, value in changed.items():
-            arguments[arguments.index(key) + 1] = value
-        address = self.network.address()
-        self.network.name({f"mlflow.{self.recipe.platform_namespace}.svc.cluster.local": address})
-        environment = {
-            **image_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            **container_environment(container, {}, self._secrets()),
-        }  # fmt: skip
-        found = self.network.start(
-            "mlflow", address, [*container["command"], *arguments], environment, ROOT
-        )
-        self.started_servers.append(found)
+        found: dict[str, Any] = body["spec"]["template"]["spec"]["containers"][0]
         return found
 
     def kept(self) -> dict[str, Any]:
@@ -248,7 +196,7 @@ class Story:
                 "HELIOSTAT_STATE_URL": (
                     f"postgresql+psycopg://heliostat@{self.addresses(host)}:5432/heliostat"
                 ),
-                "HELIOSTAT_STATE_PASSWORD": DATABASE_PASSWORD,
+                "HELIOSTAT_STATE_PASSWORD": servers.DATABASE_PASSWORD,
             }
         )
         log = EventLog(str(url))
@@ -258,7 +206,7 @@ class Story:
         }
         log.close()
         (size,) = RedisConnection(
-            RedisAddress(host=self.addresses("redis-online"), password=REDIS_PASSWORD),
+            RedisAddress(host=self.addresses("redis-online"), password=servers.REDIS_PASSWORD),
             timeout_s=5.0,
         ).call([(b"DBSIZE",)])
         return {**found, "online_records": size}
@@ -281,7 +229,11 @@ class Story:
     def submit(self, cluster: str, submission_id: str, entrypoint: list[str]) -> None:
         """What the submitter's container of a RayJob runs."""
         client = self.dashboard(cluster)
-        environment = {**image_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+        environment = {
+            **servers.image_environment(),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": TOKEN,
+        }
         subprocess.run(
             ["ray", "job", "submit", "--address", client.url, "--no-wait",
              "--submission-id", submission_id, "--", *entrypoint],
@@ -316,7 +268,7 @@ class Story:
     def predict(self, key: str | None) -> tuple[int, Any]:
         """Ask the gateway through a serving Pod that is ready, as Kubernetes' Service would."""
         url = f"http://{self.ready_pods()[0].address}:8000/v2/models/{MODEL}/infer"
-        found = _post(url, self.request["body"], key, {"x-heliostat-at": self.request["at"]})
+        found = servers.post(url, self.request["body"], key, {"x-heliostat-at": self.request["at"]})
         if found[0] != 200:
             sys.stderr.write(f"{found}\n")
         return found
@@ -324,54 +276,13 @@ class Story:
     def ready_pods(self) -> list[RunningPod]:
         """Serving Pods that pass the probe which KubeRay gives workers of a service."""
         pods = self.operator.workers("heliostat-serve-a", "cpu")
-        return [pod for pod in pods if _status(pod.address, 8000, "/-/healthz") == 200]
-
-
-def image_environment() -> dict[str, str]:
-    """What the image brings."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}:/usr/sbin:/sbin"
-    return {
-        "PATH": path, "HOME": "/tmp", "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",
-        "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8", "NO_PROXY": "*", "no_proxy": "*",
-    }  # fmt: skip
-
-
-def _status(address: str, port: int, path: str) -> int:
-    return _post(f"http://{address}:{port}{path}", None, None)[0]
-
-
-def _listens(address: str, port: int) -> bool:
-    try:
-        socket.create_connection((address, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _post(
-    url: str, body: Any, key: str | None, more: dict[str, str] | None = None
-) -> tuple[int, Any]:
-    headers = {"Content-Type": "application/json", **(more or {})}
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
-    data = None if body is None else json.dumps(body).encode()
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(urllib.request.Request(url, data, headers), timeout=15) as answer:
-            text = answer.read()
-            return answer.status, json.loads(text) if text.startswith(b"{") else None
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(errors="replace")[:500]
-    except OSError:
-        return 0, None
+        return [pod for pod in pods if servers.status(pod.address, 8000, "/-/healthz") == 200]
 
 
 def tell(story: Story) -> dict[str, Any]:
     """Service, doors, job with scale-up, prediction, GPUs spot first, idle workers gone."""
     seen = story.seen
-    story.redis()
-    story.database()
-    mlflow = story.mlflow()
+    mlflow = story.servers()
     service = story.objects("ray/service.yaml")["RayService"]["spec"]
     story.cluster("heliostat-serve-a", service["rayClusterConfig"])
     seen["doors"] = story.doors("heliostat-serve-a")
@@ -379,7 +290,9 @@ def tell(story: Story) -> dict[str, Any]:
     seen["serve_config_is_the_local_file"] = (
         service["serveConfigV2"] == (ROOT / "serve_apps" / "cluster.yaml").read_text()
     )
-    story.timed("mlflow answers", lambda: _status(mlflow.address, 5000, "/health") == 200, 400)
+    story.timed(
+        "mlflow answers", lambda: servers.status(mlflow.address, 5000, "/health") == 200, 400
+    )
     dashboard.put_applications(service["serveConfigV2"])
     story.timed(
         "applications run",
