@@ -167,6 +167,16 @@ def test_an_event_loop_reads_what_a_thread_reads(redis: Any) -> None:
     assert [found["whole"] for found in asyncio.run(ask())] == [[n] for n in range(200)]
 
 
+def test_the_event_loop_of_serves_replicas_reads_too(redis: Any) -> None:
+    """Its transports are of no class of asyncio's."""
+    uvloop = pytest.importorskip("uvloop")
+    view = _view(ttl_s=None)
+    writer, reader = _opened(redis, view)
+    writer.write(view, _frame(("a", T0, 1.0, 1, "x")))
+
+    assert uvloop.run(reader.fetch({"id": ["a"]}, None))["text"] == ["x"]
+
+
 def test_a_server_that_comes_back_is_read_again(redis: Any) -> None:
     """The first call after the loss says so; the next ones connect."""
     view = _view()
