@@ -299,7 +299,7 @@ def tell(story: Story) -> dict[str, Any]:
         lambda: dashboard.applications() == {"gateway": "RUNNING", "control": "RUNNING"}, 300,
     )  # fmt: skip
     seen["applications"] = dashboard.applications()
-    story.timed("serving Pods are ready", lambda: len(story.ready_pods()) == 2, 120)
+    story.timed("serving Pods are ready", lambda: len(story.ready_pods()) == 2, 240)
     host = f"heliostat-serve-serve-svc.{story.recipe.namespace}.svc.cluster.local"
     story.network.name({host: story.ready_pods()[0].address})
 
