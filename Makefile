@@ -93,8 +93,8 @@ bench-serving: env ## Measure the gateway beside a bare app and other servers (n
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.serving $(BENCH)
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.peers $(PEERS)
 
-prove-clusters: env ## Judge 100 files and 5,000 broken manifests, keep the figures in tests/bench/results
-	@$(PY) tests/bench/clusters.py
+prove-clusters: env ## Judge 100 files and 5,000 broken manifests; run the rendered service and job here as root
+	@$(PY) tests/bench/clusters.py --parts $(PARTS)
 
 image-pin: ## Read the digest of IMAGE from its registry and print the line for the recipe
 	@"$(PYTHON)" cluster_configs/image/pin.py "$(IMAGE)"

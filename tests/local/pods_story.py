@@ -94,6 +94,11 @@ def main() -> None:
         "still_there": ask(workers[1].address) == workers[1].name,
         "gone": ask(workers[0].address),
     }
+    workers[1].process.kill()
+    until(lambda: operator.failed and len(operator.workers("one")) == 1)
+    (other,) = operator.workers("one")
+    until(lambda: ask(other.address) == other.name)
+    seen["failed"] = operator.failed == [workers[1].name] and other.name != workers[1].name
     operator.delete("one", "n")
     seen["left"] = len(api.all("Pod"))
     operator.close()

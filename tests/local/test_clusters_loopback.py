@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from heliostat.testing import pods
+from heliostat.testing import pods, redis
+from tests.unit.postgres import BINARIES
 
 
 @pytest.fixture(scope="module")
 def story(child_environment, repository, tmp_path_factory):
     if reason := pods.why_not():
         pytest.skip(reason)
+    if not BINARIES or not redis.is_installed() or os.geteuid() != 0:
+        pytest.skip("needs root, and PostgreSQL and Redis: apt-get install postgresql redis-server")
     folder = tmp_path_factory.mktemp("loopback")
     done = subprocess.run(
         pods.isolated([sys.executable, "-m", "tests.local.clusters_story", str(folder)]),
@@ -25,7 +29,7 @@ def story(child_environment, repository, tmp_path_factory):
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1500)
 def test_what_is_rendered_serves_trains_and_scales(story):
     """Token, Serve config, job, prediction and both directions of scaling, by the real programs."""
     assert story["doors"] == {
@@ -38,6 +42,9 @@ def test_what_is_rendered_serves_trains_and_scales(story):
     assert story["prediction"]["status"] == story["prediction_at_the_end"] == 200
     assert 0 < story["prediction"]["value"] < 1
     assert story["prediction_without_key"] == 401
+    kept = story["kept_in_servers"]
+    assert kept["events"] == ["deployment.requested", "deployment.done"]
+    assert (kept["has_a_file"], kept["online_records"] > 1_000) == (False, True)
     assert story["gpu_tasks"] == ["ran on ['on-demand', 'spot']"]
     assert story["gpu_asked"] == {"gpu-spot": 1, "gpu": 1}
     assert story["serving_workers_at_the_end"] == 2

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,10 +10,14 @@ from polars.testing import assert_frame_equal
 
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
-from heliostat.features import offline
+from heliostat.features import offline, stores
 from heliostat.features.definitions import Feature, FeatureService, FeatureView
 from heliostat.features.materialize import Timeline, materialize
-from heliostat.features.online import OnlineReader, OnlineWriter
+from heliostat.features.online import OnlineReader
+from heliostat.features.packed import PackedView
+from heliostat.features.redis_client import RedisAddress
+from heliostat.features.redis_store import RedisReader
+from heliostat.testing.redis import RedisServer, is_installed
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -167,13 +171,36 @@ def test_what_a_view_returns_wrongly_reaches_the_caller_as_its_own_error(catalog
     assert catalog.version("features/wrong") is None
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    if not is_installed():
+        pytest.skip("redis-server is not installed")
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.mark.usefixtures("ray_session")
-def test_online_equals_offline_while_the_clock_advances(catalog: Catalog, tmp_path: Path) -> None:
-    """After each step, every user read online as of then has the values of a training set."""
+@pytest.mark.parametrize("store", ["file", "server"])
+def test_online_equals_offline_while_the_clock_advances(
+    catalog: Catalog, tmp_path: Path, store: str, request: pytest.FixtureRequest
+) -> None:
+    """After each step, every user read online as of then has the values of a training set.
+
+    In the platform's own file and on a server; after `clear`, a replay may begin again.
+    """
     for view in SERVICE.views:
         offline.build_view(view, catalog, run_id="run")
-    writer = OnlineWriter(tmp_path / "online.db", "shop")
-    reader = OnlineReader(tmp_path / "online.db", "shop", SERVICE.describe()["views"])
+    file = tmp_path / "online.db"
+    reader: OnlineReader | RedisReader
+    if store == "file":
+        reader = OnlineReader(file, "shop", SERVICE.describe()["views"])
+    else:
+        store = request.getfixturevalue("server").url
+        views = [PackedView.of("shop", view) for view in SERVICE.views]
+        reader = RedisReader(RedisAddress.parse(store), views)
+    writer = stores.open_writer(store, file, "shop")
     start = T0 + 10 * HOUR
     report = materialize(SERVICE, catalog, writer, start=None, end=start, now=T0)
     timeline = Timeline(SERVICE, catalog, start=start)
@@ -193,3 +220,7 @@ def test_online_equals_offline_while_the_clock_advances(catalog: Catalog, tmp_pa
         )
         expected = offline.training_set(SERVICE, entities, catalog).select("total", "rate", "city")
         assert reader.read({"user": users, "shop": shops}, now) == expected.to_dict(as_series=False)
+    keys = {"user": users, "shop": shops}
+    writer.clear(SERVICE.views)
+    assert reader.read(keys, None) == dict.fromkeys(("total", "rate", "city"), [None] * 41)
+    assert materialize(SERVICE, catalog, writer, start=None, end=start, now=T0).checked == 41

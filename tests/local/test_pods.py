@@ -12,7 +12,7 @@ from heliostat.testing import pods
 
 
 def test_pods_have_addresses_files_and_ends_of_their_own(child_environment, repository, tmp_path):
-    """The same port in each; a Pod named by the autoscaler ends, the others stay."""
+    """The same port in each; of two Pods the one that the autoscaler names ends, and one that failed is replaced."""
     if reason := pods.why_not():
         pytest.skip(reason)
     done = subprocess.run(
@@ -25,5 +25,5 @@ def test_pods_have_addresses_files_and_ends_of_their_own(child_environment, repo
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "problems": [], "addresses": ["10.77.0.2", "10.77.0.3", "10.77.0.4"],
         "groups": ["cpu", "cpu"], "states": ["Running"], "ended": True, "slow_ends": [],
-        "still_there": True, "gone": "", "left": 0,
+        "still_there": True, "gone": "", "failed": True, "left": 0,
     }  # fmt: skip

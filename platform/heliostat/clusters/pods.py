@@ -168,6 +168,16 @@ def gateway_url(recipe: ClusterRecipe) -> str:
     return f"http://{recipe.name}-serve-serve-svc.{recipe.namespace}.svc.cluster.local:8000"
 
 
+def database_host(recipe: ClusterRecipe) -> str:
+    """Where PostgreSQL listens: the managed one, or the Service of the rendered one."""
+    return recipe.database_host or f"postgres.{recipe.platform_namespace}.svc.cluster.local"
+
+
+def database_secret(recipe: ClusterRecipe) -> str:
+    """Name of the Secret with PostgreSQL's password, under the key ``password``."""
+    return f"{recipe.name}-postgres"
+
+
 def control_secret(recipe: ClusterRecipe) -> str:
     """Name of the Secret with the key by which jobs speak to the controller."""
     return f"{recipe.name}-control-key"
@@ -185,6 +195,9 @@ def _environment(recipe: ClusterRecipe, drain_s: int, role: str) -> list[dict[st
         "DO_NOT_TRACK": "1",
         "FEAST_USAGE": "False",
         "HELIOSTAT_HOME": DATA_PATH,
+        # SQLite on the shared volume would be written by several machines.
+        "HELIOSTAT_STATE_URL": f"postgresql+psycopg://heliostat@{database_host(recipe)}:5432/heliostat",
+        "HELIOSTAT_ONLINE_STORE": f"redis://redis-online.{platform}.svc.cluster.local:6379/0",
         "HELIOSTAT_BUCKET": recipe.storage.bucket,
         "HELIOSTAT_ENDPOINT": gateway_url(recipe),
         "HELIOSTAT_DASHBOARD": "http://127.0.0.1:8265",
@@ -204,6 +217,8 @@ def _environment(recipe: ClusterRecipe, drain_s: int, role: str) -> list[dict[st
     found: list[dict[str, Any]] = [{"name": key, "value": item} for key, item in values.items()]
     secret = {"name": f"{recipe.name}-online-store", "key": "password"}
     found.append({"name": "HELIOSTAT_REDIS_PASSWORD", "valueFrom": {"secretKeyRef": secret}})
+    secret = {"name": database_secret(recipe), "key": "password"}
+    found.append({"name": "HELIOSTAT_STATE_PASSWORD", "valueFrom": {"secretKeyRef": secret}})
     if role != "serve":
         key = {"name": control_secret(recipe), "key": "api_key"}
         found.append({"name": "HELIOSTAT_API_KEY", "valueFrom": {"secretKeyRef": key}})

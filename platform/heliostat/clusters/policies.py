@@ -112,6 +112,7 @@ def _outward(recipe: ClusterRecipe) -> list[dict[str, Any]]:
         {"to": [_in_namespace(recipe.network.monitoring_namespace)], "ports": _tcp(3100)},
         {"to": [{"ipBlock": {"cidr": recipe.network.store_cidr}}], "ports": _tcp(443)},
     ]
+    rules.append({"to": [_database(recipe)], "ports": _tcp(5432)})
     if recipe.target == "gke":
         # The metadata server that hands out identities.
         rules += [
@@ -119,6 +120,13 @@ def _outward(recipe: ClusterRecipe) -> list[dict[str, Any]]:
             {"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}], "ports": _tcp(80)},
         ]
     return rules
+
+
+def _database(recipe: ClusterRecipe) -> dict[str, Any]:
+    """PostgreSQL as a peer: our own, or the managed one, of which only its network is known."""
+    if recipe.database_host is not None:
+        return {"ipBlock": {"cidr": recipe.network.store_cidr}}
+    return _in_namespace(recipe.platform_namespace, {"app": "postgres"})
 
 
 def _heads(recipe: ClusterRecipe) -> list[dict[str, Any]]:
@@ -146,11 +154,9 @@ def _platform(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     ray_pods = _in_namespace(ray, part_of(recipe))
     heads = _in_namespace(ray, {**part_of(recipe), "heliostat.io/node": "head"})
     store = {"to": [{"ipBlock": {"cidr": recipe.network.store_cidr}}], "ports": _tcp(443)}
-    database = {"to": [{"podSelector": {"matchLabels": {"app": "postgres"}}}], "ports": _tcp(5432)}
-    if recipe.database_host is not None:
-        database = {"to": [{"ipBlock": {"cidr": recipe.network.store_cidr}}], "ports": _tcp(5432)}
-    from_mlflow = {
-        "from": [{"podSelector": {"matchLabels": {"app": "mlflow"}}}],
+    database = {"to": [_database(recipe)], "ports": _tcp(5432)}
+    writers = {
+        "from": [{"podSelector": {"matchLabels": {"app": "mlflow"}}}, ray_pods],
         "ports": _tcp(5432),
     }
     found = [
@@ -163,7 +169,5 @@ def _platform(recipe: ClusterRecipe) -> list[dict[str, Any]]:
                 ingress=[{"from": [heads], "ports": _tcp(6379)}]),
     ]  # fmt: skip
     if recipe.database_host is None:
-        found.append(
-            _policy(recipe, "postgres", platform, {"app": "postgres"}, ingress=[from_mlflow])
-        )
+        found.append(_policy(recipe, "postgres", platform, {"app": "postgres"}, ingress=[writers]))
     return found

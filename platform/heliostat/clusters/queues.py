@@ -2,14 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from heliostat.clusters import targets
 from heliostat.clusters.foundation import PRIORITIES, metadata
 from heliostat.clusters.recipe import ClusterRecipe, TpuGroup
 
 API = "kueue.x-k8s.io/v1beta2"
-ROLES = ("train", "batch")
+ADMISSION = "admissionregistration.k8s.io/v1"
+ROLES: tuple[Literal["train", "batch"], ...] = ("train", "batch")
+
+
+def labels(recipe: ClusterRecipe, role: str) -> dict[str, str]:
+    """Labels by which Kueue finds a job's queue and rank."""
+    return {
+        "kueue.x-k8s.io/queue-name": f"{recipe.name}-{role}",
+        "kueue.x-k8s.io/priority-class": f"{recipe.name}-{role}",
+    }
+
+
+ANNOTATIONS = {"kueue.x-k8s.io/elastic-job": "true"}
+"""Lets a queued cluster scale."""
+
+
+def for_schedules(recipe: ClusterRecipe, roles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Policies that put the children of RayCronJobs into their queues.
+
+    KubeRay 1.7 gives a child no label of ours. The API server applies these before it calls Kueue's
+    webhook; it has the kind since Kubernetes 1.36.
+
+    Args:
+        recipe: The platform.
+        roles: ``train`` or ``batch`` by name of the scheduled job.
+    """
+    found = []
+    for role in ROLES:
+        owners = [f"{recipe.name}-{name}" for name, its in roles.items() if its == role]
+        if owners:
+            found += _for_schedules(recipe, role, owners)
+    return found
+
+
+def _for_schedules(recipe: ClusterRecipe, role: str, owners: list[str]) -> list[dict[str, Any]]:
+    # JSON's texts, lists and objects are CEL's too.
+    condition = (
+        "has(object.metadata.ownerReferences) && object.metadata.ownerReferences.exists("
+        f'o, o.kind == "RayCronJob" && o.name in {json.dumps(owners)})'
+    )
+    change = (
+        f"Object{{metadata: Object.metadata{{labels: {json.dumps(labels(recipe, role))}, "
+        f"annotations: {json.dumps(ANNOTATIONS)}}}}}"
+    )
+    name = f"{recipe.name}-scheduled-{role}"
+    where = {"matchLabels": {"kubernetes.io/metadata.name": recipe.namespace}}
+    rule = {
+        "apiGroups": ["ray.io"], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["rayjobs"],
+    }  # fmt: skip
+    return [
+        {
+            "apiVersion": ADMISSION,
+            "kind": "MutatingAdmissionPolicy",
+            "metadata": metadata(recipe, name),
+            "spec": {
+                "failurePolicy": "Fail",
+                "reinvocationPolicy": "Never",
+                "matchConstraints": {"namespaceSelector": where, "resourceRules": [rule]},
+                "matchConditions": [{"name": "made-by-a-schedule", "expression": condition}],
+                "mutations": [
+                    {
+                        "patchType": "ApplyConfiguration",
+                        "applyConfiguration": {"expression": change},
+                    }
+                ],
+            },
+        },
+        {
+            "apiVersion": ADMISSION,
+            "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": metadata(recipe, name),
+            "spec": {"policyName": name},
+        },
+    ]
 
 
 def queues(recipe: ClusterRecipe) -> list[dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from heliostat.clusters import kuberay as k
-from heliostat.clusters import pods, targets
+from heliostat.clusters import pods, queues, targets
 from heliostat.clusters.recipe import ClusterRecipe, GpuGroup, TpuGroup
 from heliostat.clusters.schema import to_manifest
 from heliostat.clusters.targets import Pool
@@ -107,6 +108,8 @@ def _worker_group(
     if isinstance(group, GpuGroup):
         # Written out: Ray's autoscaler does not see slices, shared GPUs or claims by itself.
         resources["GPU"] = str(group.gpus_per_worker)
+        if group.cpus_for_ray is not None:
+            resources["CPU"] = str(group.cpus_for_ray)
     if isinstance(group, TpuGroup):
         resources["TPU"] = str(group.chips_per_host)
     return k.WorkerGroupSpec(
@@ -213,12 +216,8 @@ def job(
 ) -> dict[str, Any]:  # fmt: skip
     """A RayJob in the role's queue."""
     spec = job_spec(recipe, role, entrypoint, deadline_s=deadline_s, retries=retries)
-    labels = {
-        "kueue.x-k8s.io/queue-name": f"{recipe.name}-{role}",
-        "kueue.x-k8s.io/priority-class": f"{recipe.name}-{role}",
-    }
-    elastic = {"kueue.x-k8s.io/elastic-job": "true"}
-    return _object("RayJob", f"{recipe.name}-{name}", recipe, spec, labels, elastic)
+    labels = queues.labels(recipe, role)
+    return _object("RayJob", f"{recipe.name}-{name}", recipe, spec, labels, queues.ANNOTATIONS)
 
 
 def scheduled(
@@ -235,7 +234,7 @@ def scheduled(
 
 def _object(
     kind: str, name: str, recipe: ClusterRecipe, spec: Any,
-    labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None,
+    labels: dict[str, str] | None = None, annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     metadata: dict[str, Any] = {
         "name": name,
@@ -243,7 +242,7 @@ def _object(
         "labels": {"app.kubernetes.io/part-of": recipe.name, **(labels or {})},
     }
     if annotations:
-        metadata["annotations"] = annotations
+        metadata["annotations"] = dict(annotations)
     return {
         "apiVersion": k.API_VERSION,
         "kind": kind,

@@ -71,6 +71,11 @@ class GpuGroup:
     mig_profile: str | None = None
     """Slice for ``mig``: ``1g.10gb``."""
 
+    cpus_for_ray: int | None = None
+    """CPUs that Ray may give out on such a worker; None: all of ``size``. Ray prefers CPU workers
+    for CPU work, but takes GPU workers once that group is full. 0 keeps such work away for good;
+    work with a GPU must then ask for no CPU beside it."""
+
     def __post_init__(self) -> None:
         _check_group(self.name, self.max_workers, self.spot_share_percent)
         where = f"gpus.{self.name}"
@@ -84,6 +89,11 @@ class GpuGroup:
         require(
             self.mig_profile is None or bool(re.match(r"^\d+g\.\d+gb$", self.mig_profile)),
             f"{where}.mig_profile", self.mig_profile, "must look like 1g.10gb",
+        )  # fmt: skip
+        require(
+            self.cpus_for_ray is None or 0 <= self.cpus_for_ray <= self.size.cpus,
+            f"{where}.cpus_for_ray", self.cpus_for_ray, f"must be 0 to {self.size.cpus}, or None",
+            breaks="the size of the worker",
         )  # fmt: skip
         require(
             self.sharing == "whole" or self.gpus_per_worker == 1,
@@ -269,7 +279,8 @@ class ClusterRecipe:
     """Mutual TLS between Ray's processes; needs cert-manager and an alpha gate of the operator."""
 
     database_host: str | None = None
-    """A managed PostgreSQL; None renders one into the platform's namespace (onprem)."""
+    """A managed PostgreSQL with the databases ``mlflow`` and ``heliostat`` of a user ``heliostat``;
+    None renders one into the platform's namespace (onprem)."""
 
     serve_drain_s: int = 45
     train_drain_s: int = 90

@@ -92,6 +92,7 @@ def render(
     for chart, content in values.helm_values(recipe).items():
         files[f"values/{chart}.yaml"] = HEADER + _dump(content)
     files.update(_overlays(recipe))
+    files.update(_queued_schedules(recipe, jobs or {}))
     files["recipe.json"] = config.to_json(recipe) + "\n"
     return files
 
@@ -167,6 +168,18 @@ def _overlays(recipe: ClusterRecipe) -> Files:
     if recipe.fault_tolerance == "rocksdb":
         del found["rocksdb"]
     return {f"overlays/{name}/kustomization.yaml": text for name, text in found.items()}
+
+
+def _queued_schedules(recipe: ClusterRecipe, jobs: Mapping[str, JobLine]) -> Files:
+    """Let scheduled jobs wait in Kueue's queues, where the API server has the policies for it."""
+    roles = {name: line.role for name, line in jobs.items() if line.schedule is not None}
+    if not roles:
+        return {}
+    folder = "overlays/queued-schedules"
+    return {
+        f"{folder}/policies.yaml": to_yaml(*queues.for_schedules(recipe, roles)),
+        f"{folder}/kustomization.yaml": kustomization(["../../ray", "policies.yaml"]),
+    }
 
 
 def _overlay(kind: str, name: str, patch: list[dict[str, Any]]) -> str:

@@ -48,10 +48,16 @@ def _redis(recipe: ClusterRecipe, name: str, options: list[str], *, memory: str)
 
 
 def postgres(recipe: ClusterRecipe) -> list[dict[str, Any]]:
-    """PostgreSQL for MLflow and Heliostat's state; none where the recipe names a managed one."""
+    """PostgreSQL for MLflow and for rollouts; none where the recipe names a managed one."""
     if recipe.database_host is not None:
         return []
-    secret = {"name": f"{recipe.name}-postgres", "key": "password"}
+    secret = {"name": pods.database_secret(recipe), "key": "password"}
+    second = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(recipe, "postgres-databases", recipe.platform_namespace),
+        "data": {"heliostat.sql": "CREATE DATABASE heliostat;\n"},
+    }
     container = {
         "name": "postgres",
         "image": recipe.images.pinned(recipe.images.postgres),
@@ -72,18 +78,25 @@ def postgres(recipe: ClusterRecipe) -> list[dict[str, Any]]:
             {"name": "data", "mountPath": "/data"},
             {"name": "run", "mountPath": "/var/run/postgresql"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the Pod's own
+            # The image runs what lies there once, when it makes the first database.
+            {"name": "databases", "mountPath": "/docker-entrypoint-initdb.d", "readOnly": True},
         ],
     }
+    server = _stateful(recipe, "postgres", container, size="50Gi", uid=999, scratch=("run", "tmp"))
+    server["spec"]["template"]["spec"]["volumes"].append(
+        {"name": "databases", "configMap": {"name": "postgres-databases"}}
+    )
     return [
         _service(recipe, "postgres", recipe.platform_namespace, {"postgres": 5432}, headless=True),
-        _stateful(recipe, "postgres", container, size="50Gi", uid=999, scratch=("run", "tmp")),
+        second,
+        server,
     ]
 
 
 def mlflow(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     """MLflow; without ``--allowed-hosts`` it refuses every client that uses the Service's name."""
     namespace = recipe.platform_namespace
-    host = recipe.database_host or f"postgres.{namespace}.svc.cluster.local"
+    host = pods.database_host(recipe)
     hosts = [
         f"mlflow{suffix}:5000"
         for suffix in ("", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local")
@@ -91,14 +104,15 @@ def mlflow(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     arguments = [
         "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "4",  # noqa: S104
         "--backend-store-uri",
-        f"postgresql://heliostat:$(POSTGRES_PASSWORD)@{host}:5432/mlflow",
+        f"postgresql+psycopg://heliostat@{host}:5432/mlflow",
         "--artifacts-destination", f"{recipe.storage.bucket}/mlflow",
         "--allowed-hosts", ",".join(hosts),
     ]  # fmt: skip
-    secret = {"name": f"{recipe.name}-postgres", "key": "password"}
+    secret = {"name": pods.database_secret(recipe), "key": "password"}
     probe = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
     env: list[dict[str, Any]] = [
-        {"name": "POSTGRES_PASSWORD", "valueFrom": {"secretKeyRef": secret}},
+        # Read by the driver: in an argument it could be seen, and some characters would break it.
+        {"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": secret}},
         {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"},
         {"name": "HOME", "value": "/tmp"},  # noqa: S108
     ]
@@ -168,9 +182,10 @@ def external_secrets(recipe: ClusterRecipe) -> list[dict[str, Any]]:
         (recipe.namespace, pods.control_secret(recipe)): "api_key",
         (recipe.namespace, f"{recipe.name}-redis-gcs"): "password",
         (recipe.namespace, f"{recipe.name}-online-store"): "password",
+        (recipe.namespace, pods.database_secret(recipe)): "password",
         (recipe.platform_namespace, f"{recipe.name}-redis-gcs"): "password",
         (recipe.platform_namespace, f"{recipe.name}-redis-online"): "password",
-        (recipe.platform_namespace, f"{recipe.name}-postgres"): "password",
+        (recipe.platform_namespace, pods.database_secret(recipe)): "password",
         (recipe.platform_namespace, f"{recipe.name}-gateway-tls"): "tls",
     }
     remote = {f"{recipe.name}-online-store": f"{recipe.name}-redis-online"}

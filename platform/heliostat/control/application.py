@@ -23,6 +23,7 @@ from heliostat.control.checks import Checks
 from heliostat.control.controller import Controller
 from heliostat.control.loop import Loop
 from heliostat.errors import ConfigError, nearest
+from heliostat.store import address
 from heliostat.store.events import EventLog
 from heliostat.store.home import Home
 from heliostat.store.leases import Leases
@@ -46,7 +47,8 @@ class ControlSettings:
     """Up to so many processes for a version on trial, by its load; None for the one."""
 
     state_url: str = ""
-    """SQLAlchemy URL of the state database; empty takes the SQLite file of the state folder."""
+    """SQLAlchemy URL of the state database; empty takes ``HELIOSTAT_STATE_URL`` of the replica's
+    environment, else the SQLite file of the state folder."""
 
     def __post_init__(self) -> None:
         require(Path(self.home).is_absolute(), "control.home", self.home, "must be absolute")
@@ -78,11 +80,11 @@ class ControlSettings:
 
 def make(settings: ControlSettings) -> ControlApp:
     """Build the application of this process; its lifespan starts the controller's loop."""
-    from heliostat.control.serve_plane import RegistryVersions, ServePlane
+    from heliostat.control import serve_plane
 
     telemetry.configure("control")
     home = Home(root=Path(settings.home))
-    state = settings.state_url or home.state_db
+    state = settings.state_url or address.state_url(os.environ) or home.state_db
     key = signature.load_or_create_key(home.keys / "hooks.key")
     hooks_file = home.root / "hooks.json"
     hooks.read(hooks_file)  # a file that cannot be meant is told about now, not at the first event
@@ -90,17 +92,36 @@ def make(settings: ControlSettings) -> ControlApp:
     controller = Controller(
         log,
         Leases(state),
-        ServePlane(home.root, settings.endpoint.rstrip("/"), settings.variant_max_replicas),
-        RegistryVersions(settings.tracking_uri, home),
+        serve_plane.ServePlane(
+            home.root, settings.endpoint.rstrip("/"), settings.variant_max_replicas
+        ),
+        serve_plane.RegistryVersions(settings.tracking_uri, home),
         holder=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         outcomes=Outcomes(state),
         checks=Checks(key, time.time),
+        hindrance=lambda: hindrance(state, serve_plane.num_nodes()),
     )
     courier = hooks.Courier(log, lambda: hooks.read(hooks_file), key, time.time)
     seal = access_seal.load_or_create(home.keys / "gateway.key")
     return ControlApp(
         controller, Loop(controller, courier), seal, KeyFile(home.keys / "control", time.time)
     )
+
+
+def hindrance(state: object, num_nodes: int) -> ConfigError | None:
+    """Say why no rollout may begin: an SQLite file is safe for the processes of one machine only.
+
+    Args:
+        state: Path or URL of the state database.
+        num_nodes: Ray nodes that are alive, on any of which the controller may start again.
+    """
+    if num_nodes <= 1 or not address.is_one_file(state):
+        return None
+    return ConfigError(
+        "state_url", "", f"must be a PostgreSQL URL where Ray has {num_nodes} nodes",
+        breaks="two controllers on two machines could write one SQLite file, and lose a verdict",
+        next_step="Set HELIOSTAT_STATE_URL to postgresql+psycopg://user@host:5432/database",
+    )  # fmt: skip
 
 
 def application(args: dict[str, Any]) -> Any:

@@ -136,7 +136,8 @@ def start(
     Raises:
         ConfigError: The plan cannot be meant; the model has no stable version; the
             candidate does not exist, fails verification or is the stable version; an A/B
-            test compares a metric that nobody has reported.
+            test compares a metric that nobody has reported; the state is one file, and Ray has
+            several nodes.
         Busy: The model has a rollout or a deployment under way.
     """
     plan = RolloutPlan.from_dict(raw_plan)
@@ -147,6 +148,8 @@ def start(
             if earlier.payload.get("plan") != plan.to_dict():
                 raise ConfigError("idempotency-key", key, "was used for another plan before")
             return controller.state(model).rollouts[earlier.payload["rollout_id"]]
+    if controller.hindrance is not None and (refusal := controller.hindrance()) is not None:
+        raise refusal
     state = controller.state(model)
     if state.current is not None:
         raise Busy("plan.model", model, f"must have no other rollout; {state.current} is running")

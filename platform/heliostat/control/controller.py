@@ -14,6 +14,7 @@ from heliostat.control.checks import Checks
 from heliostat.control.compared import Comparisons
 from heliostat.control.policies import Policies
 from heliostat.control.rates import Rates
+from heliostat.errors import ConfigError
 from heliostat.rollout import decide as rules
 from heliostat.rollout.evidence import EvidenceReport
 from heliostat.rollout.gathered import Gathering
@@ -60,6 +61,7 @@ class Controller:
         clock: Callable[[], float] = time.time,
         outcomes: Outcomes | None = None,
         checks: Checks | None = None,
+        hindrance: Callable[[], ConfigError | None] | None = None,
     ) -> None:
         """Hold what it acts through; nothing is read or done yet.
 
@@ -72,7 +74,9 @@ class Controller:
             clock: Seconds since 1970.
             outcomes: What units did, for A/B tests; None refuses those.
             checks: Asks what plans ask outside; None never asks, so that such a plan waits.
+            hindrance: Says why no rollout may begin here now, asked at each start.
         """
+        self.hindrance = hindrance
         self.log = log
         self.outcomes = outcomes
         self.checks = checks

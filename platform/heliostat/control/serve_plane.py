@@ -71,6 +71,13 @@ class ServePlane:
             return False
 
 
+def num_nodes() -> int:
+    """Count the nodes of this Ray cluster that are alive."""
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
 class RegistryVersions:
     """Finds versions in the registry; see `rollout.protocols.Versions`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from heliostat.features.online import OnlineReader, OnlineWriter
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from heliostat.features.redis_store import RedisReader, RedisWriter
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -100,10 +102,10 @@ class Timeline:
         self._cells: dict[FeatureView, list[Cell]] = {}
         self._next = dict.fromkeys(self._values, 0)
 
-    def advance(self, writer: OnlineWriter, to: datetime) -> dict[str, int]:
+    def advance(self, writer: OnlineWriter | RedisWriter, to: datetime) -> dict[str, int]:
         """Write every value with an event at or before `to` that was not written yet.
 
-        All views change in one transaction.
+        All views change in one transaction; on a server, an entity's values of each view do.
 
         Returns:
             Rows written, by view; in a step over many rows, only the newest of each entity.
@@ -116,14 +118,19 @@ class Timeline:
             stop = bisect_right(self._events[view], to_us, begin)
             self._next[view] = stop
             written[view.name] = stop - begin
-            if stop - begin > _FEW:
+            if not isinstance(writer, OnlineWriter):
+                if stop > begin:
+                    newest = newest_rows(view, values[begin:stop])
+                    written[view.name] = newest.height
+                    writer.write(view, newest)
+            elif stop - begin > _FEW:
                 newest = newest_rows(view, values[begin:stop])
                 written[view.name] = newest.height
                 batches.append((view, encode(view, newest)))
             elif stop > begin:
                 width = len(view.features)
                 batches.append((view, self._encoded(view)[begin * width : stop * width]))
-        if batches:
+        if isinstance(writer, OnlineWriter) and batches:
             writer.write_cells(batches)
         return written
 
@@ -141,7 +148,7 @@ class Timeline:
 def materialize(
     service: FeatureService,
     catalog: Catalog,
-    writer: OnlineWriter,
+    writer: OnlineWriter | RedisWriter,
     *,
     start: datetime | None,
     end: datetime,
@@ -223,7 +230,7 @@ def _read_back(
     service: FeatureService,
     view: FeatureView,
     values: pl.DataFrame,
-    writer: OnlineWriter,
+    writer: OnlineWriter | RedisWriter,
     end: datetime,
 ) -> int:
     """Compare a sample with the store; entities that were newer there are not compared."""
@@ -232,19 +239,7 @@ def _read_back(
     newest = newest_rows(view, values)
     sample = newest.sample(min(ENTITIES_CHECKED, newest.height), seed=0)
     names = [item.name for item in view.features]
-    reader = OnlineReader(
-        writer.path,
-        service.project,
-        [
-            {
-                "name": view.name,
-                "keys": view.keys,
-                "features": names,
-                "ttl_s": None,
-                "version": view.digest(),
-            }
-        ],
-    )
+    reader = _reader(service.project, view, writer)
     keys = {key: sample[key].to_list() for key in view.keys}
     as_of_end, current = reader.read(keys, end), reader.read(keys, None)
     checked = 0
@@ -260,3 +255,17 @@ def _read_back(
             )
         checked += 1
     return checked
+
+
+def _reader(
+    project: str, view: FeatureView, writer: OnlineWriter | RedisWriter
+) -> OnlineReader | RedisReader:
+    """Open what was written, whatever its age."""
+    if isinstance(writer, OnlineWriter):
+        names = [item.name for item in view.features]
+        wanted = {"name": view.name, "keys": view.keys, "features": names, "ttl_s": None}
+        return OnlineReader(writer.path, project, [{**wanted, "version": view.digest()}])
+    from heliostat.features.packed import PackedView
+    from heliostat.features.redis_store import RedisReader
+
+    return RedisReader(writer.address, [replace(PackedView.of(project, view), ttl_us=None)])

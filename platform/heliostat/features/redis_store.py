@@ -15,7 +15,7 @@ from heliostat.features import wire
 from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import FeatureView
 from heliostat.features.lookups import Lookups
-from heliostat.features.packed import PackedView, Stored, stored
+from heliostat.features.packed import PackedView, Stored, feast_fields, stored
 from heliostat.features.redis_client import RedisAddress, RedisConnection, RedisLine, packed
 
 if TYPE_CHECKING:
@@ -143,6 +143,27 @@ class RedisWriter:
             names = [work.encode() for work in works]
             with self._lock:
                 self._connection.call([(b"HDEL", self._notes, *names)])
+
+    def clear(self, views: Sequence[FeatureView]) -> None:
+        """Make the views empty, so that a replay can start again from an earlier time.
+
+        Looks at every key of the database, a thousand at a time; others are served between.
+        """
+        for view in views:
+            prefix = PackedView.of(self._project, view).prefix
+            names, time_name = feast_fields(view)
+            cursor = b"0"
+            while True:
+                with self._lock:
+                    scan = (b"SCAN", cursor, b"MATCH", prefix + b"*", b"COUNT", b"1000")
+                    ((cursor, keys),) = self._connection.call([scan])
+                    hashes = [key[len(prefix) :] + self._project.encode() for key in keys]
+                    if keys:
+                        self._connection.call([
+                            (b"UNLINK", *keys), *[(b"HDEL", key, *names, time_name) for key in hashes],
+                        ])  # fmt: skip
+                if cursor == b"0":
+                    break
 
     def close(self) -> None:
         """Close the connection; the next write opens it again."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import urllib.parse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,31 @@ from heliostat.features.redis_client import RedisAddress
 from heliostat.features.redis_store import RedisReader, RedisWriter
 
 FILE = "file"
+ONLINE_STORE = "HELIOSTAT_ONLINE_STORE"
+REDIS_PASSWORD = "HELIOSTAT_REDIS_PASSWORD"  # noqa: S105 - a variable's name
+
+
+def of_environment(environment: Mapping[str, str]) -> str:
+    """Say which store ``HELIOSTAT_ONLINE_STORE`` names; ``file`` where it is not set.
+
+    The password may come by itself in ``HELIOSTAT_REDIS_PASSWORD``, with any character.
+
+    >>> of_environment({"HELIOSTAT_ONLINE_STORE": "redis://r:6379/0",
+    ...                 "HELIOSTAT_REDIS_PASSWORD": "p@ss"})
+    'redis://:p%40ss@r:6379/0'
+    """
+    store = environment.get(ONLINE_STORE) or FILE
+    password = environment.get(REDIS_PASSWORD)
+    if store == FILE or not password:
+        return store
+    parts = urllib.parse.urlsplit(store)
+    require(parts.password is None, ONLINE_STORE, "...",
+            f"must hold no password where {REDIS_PASSWORD} is set")  # fmt: skip
+    quoted = urllib.parse.quote(password, safe="")
+    user = parts.username or ""
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{user}:{quoted}@{host}").geturl()
+
 
 Reader = OnlineReader | RedisReader | PostgresReader
 Writer = OnlineWriter | RedisWriter | PostgresWriter

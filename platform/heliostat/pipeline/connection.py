@@ -26,6 +26,9 @@ class Connection:
     api_key: str | None = field(default=None, repr=False)
     """Sent to the controller; needed once it has keys."""
 
+    online_store: str = field(default="file", repr=False)
+    """Where features are written for serving; a URL may hold a password."""
+
     def control(self) -> ControlClient:
         """Talk to the rollout controller."""
         return ControlClient(endpoint=self.endpoint, api_key=self.api_key)
@@ -47,6 +50,8 @@ class Connection:
                 )  # fmt: skip
             return value
 
+        from heliostat.features import stores
+
         return Connection(
             home=Home(root=Path(need("HELIOSTAT_HOME"))),
             endpoint=need("HELIOSTAT_ENDPOINT"),
@@ -54,4 +59,5 @@ class Connection:
             dashboard_url=need("HELIOSTAT_DASHBOARD"),
             revision=environment.get("HELIOSTAT_REVISION", "unknown"),
             api_key=environment.get("HELIOSTAT_API_KEY"),
+            online_store=stores.of_environment(environment),
         )

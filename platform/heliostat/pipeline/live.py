@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.data.tables import Catalog
 from heliostat.errors import HeliostatError
-from heliostat.features import offline
+from heliostat.features import offline, stores
 from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureService
 from heliostat.features.intervals import Interval
 from heliostat.features.materialize import Timeline, materialize
-from heliostat.features.online import OnlineWriter
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.monitoring import exposures
@@ -65,7 +64,7 @@ def fill_online(
 ) -> None:
     """Bring the online store to a moment, that at which the replay starts, and not beyond."""
     reporter.line("materialize", "started")
-    writer = OnlineWriter(connection.home.online_db, service.project)
+    writer = stores.open_writer(connection.online_store, connection.home.online_db, service.project)
     writer.clear(service.views)
     report = materialize(service, catalog, writer, start=None, end=end, now=datetime.now(UTC))
     reporter.line(
@@ -159,8 +158,7 @@ def _prepared(
     timeline = Timeline(
         service, replayed, start=period.start_at, end=period.end_at, versions=versions
     )
-    writer = OnlineWriter(connection.home.online_db, service.project)
-
+    writer = stores.open_writer(connection.online_store, connection.home.online_db, service.project)
     reached = period.start_at
 
     def publish(moment: datetime) -> int:

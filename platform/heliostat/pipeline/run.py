@@ -25,6 +25,7 @@ from heliostat.pipeline.recipe import PipelineRecipe
 from heliostat.pipeline.stages import Result, Stages
 from heliostat.pipeline.versions import Registered
 from heliostat.registry.tracking import Tracking
+from heliostat.store import address
 from heliostat.store.stages import StageResults
 from heliostat.training.record import code_digest
 from heliostat.training.search import SearchRecipe
@@ -67,7 +68,7 @@ class Run:
             url=os.environ.get("OPENLINEAGE_URL"),
         )
         self._stages = Stages(
-            results=StageResults(connection.home.state_db),
+            results=StageResults(address.state_url(os.environ) or connection.home.state_db),
             reporter=reporter,
             code=code_digest([folder / "platform" / "heliostat", folder / "jobs"]),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 import urllib.parse
@@ -37,10 +38,13 @@ def gateway(settings: GatewaySettings) -> Gateway:
     online_db = settings.layout.online_db
 
     def open_reader(reference: FeatureServiceReference) -> FeatureReader:
-        from heliostat.features.stores import open_reader as of_store
+        from heliostat.features import stores
 
-        reader: FeatureReader = of_store(
-            settings.online_store, online_db, reference.project, reference.views
+        store = settings.online_store
+        if store == stores.FILE:
+            store = stores.of_environment(os.environ)
+        reader: FeatureReader = stores.open_reader(
+            store, online_db, reference.project, reference.views
         )
         return reader
 

@@ -150,8 +150,9 @@ class GatewaySettings(ReplicaSettings):
     """Models that are never put away."""
 
     online_store: str = "file"
-    """Where features are read: ``file`` is the platform's own on this machine's disk; else a
-    URL as ``redis://host:port/0`` or ``postgresql://host:port/database``."""
+    """Where features are read: ``file`` is the platform's own on this machine's disk, or what
+    ``HELIOSTAT_ONLINE_STORE`` says where that is set; else a URL as ``redis://host:port/0`` or
+    ``postgresql://host:port/database``."""
 
     rate_store: str = "plane"
     """Where gateways tell each other how often a caller came: ``plane`` is an actor of this Ray

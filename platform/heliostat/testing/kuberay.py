@@ -32,8 +32,8 @@ class FakeOperator:
     """Makes a real Ray process of each Pod of a RayCluster, and follows what is patched.
 
     As KubeRay 1.7 does: the head and its autoscaler first, then as many workers per group as its
-    ``replicas`` say; Pods named in ``workersToDelete`` are deleted; with autoscaling no others are.
-    It knows no Services, quotas, mounts or images.
+    ``replicas`` say; Pods named in ``workersToDelete`` are deleted; with autoscaling no others are,
+    but those that failed, which others replace. It knows no Services, quotas, mounts or images.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class FakeOperator:
         """Time and name of each Pod that was started."""
         self.ended: list[tuple[float, str, float]] = []
         """Time, name, and seconds from SIGTERM to its end, of each Pod that was deleted."""
+        self.failed: list[str] = []
+        """Names of workers that ended by themselves."""
         self.problems: list[str] = []
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -109,14 +111,18 @@ class FakeOperator:
             doomed = (group.spec.get("scaleStrategy") or {}).get("workersToDelete") or []
             labels = {"ray.io/cluster": document.name, "ray.io/group": group.name}
             there = self._api.all("Pod", labels)
+            left = []
             for item in there:
-                if item["metadata"]["name"] in doomed and not _is_going(item):
+                name = item["metadata"]["name"]
+                has_failed = name in self._running and not self._running[name].is_alive()
+                if _is_going(item):
+                    continue
+                if has_failed and name not in doomed:
+                    self.failed.append(name)
+                if has_failed or name in doomed:
                     self._stop(item)
-            left = [
-                item
-                for item in there
-                if item["metadata"]["name"] not in doomed and not _is_going(item)
-            ]
+                else:
+                    left.append(item)
             for _ in range(wanted(group) - len(left)):
                 name = f"{document.name}-{group.name}-{randomness.token_hex(3)}"
                 self._start_pod(cluster, made[group.name], name)

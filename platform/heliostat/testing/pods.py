@@ -78,7 +78,8 @@ class PodNetwork:
         self.folder = folder
         self.keep = [path for path in keep if str(path).startswith("/tmp/")]  # noqa: S108
         self.hosts = folder / "hosts"
-        self._names: dict[str, str] = {"localhost": "127.0.0.1"}
+        self.addresses: dict[str, str] = {"localhost": "127.0.0.1"}
+        """What each name leads to."""
         self._num_pods = 0
         folder.mkdir(parents=True, exist_ok=True)
         # Nobody answers there, and that at once; else gRPC waits for records that no file has.
@@ -91,8 +92,8 @@ class PodNetwork:
 
     def name(self, addresses: Mapping[str, str]) -> None:
         """Let names lead to addresses, in every Pod, at once; what Services do."""
-        self._names.update(addresses)
-        text = "".join(f"{address} {name}\n" for name, address in self._names.items())
+        self.addresses.update(addresses)
+        text = "".join(f"{address} {name}\n" for name, address in self.addresses.items())
         # In place: Pods hold this very file.
         with self.hosts.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -19,6 +19,7 @@ from heliostat.clusters import (
     structural,
 )
 from heliostat.clusters.checks import materialise, reach
+from heliostat.clusters.checks.bundle import Bundle
 from heliostat.clusters.checks.reach import Endpoint
 from heliostat.clusters.recipe import TARGETS
 from heliostat.errors import ConfigError, GateRefused
@@ -168,6 +169,73 @@ def test_the_reachability_matrix_of_a_service():
     }  # fmt: skip
 
 
+def test_rollouts_and_finished_stages_lie_in_postgresql():
+    """Ray's Pods get its address and, beside it, the password; they and MLflow reach it, only they."""
+    bundle = bundle_of("onprem")
+    policies = bundle.of_kind("NetworkPolicy")
+    database = Endpoint(namespace="heliostat-platform", labels={"app": "postgres"})
+    sources = {
+        **dict(reach.endpoints(bundle)),
+        "mlflow": Endpoint(namespace="heliostat-platform", labels={"app": "mlflow"}),
+        "stranger": Endpoint(namespace="heliostat", labels={"app": "x"}),
+        "elsewhere": Endpoint(namespace="default", labels={"app": "x"}),
+    }
+    shut = [
+        name for name, item in sources.items() if not reach.allows(policies, item, database, 5432)
+    ]
+    variables = [
+        {item["name"]: item.get("value") or item["valueFrom"]["secretKeyRef"]
+         for item in made.body["spec"]["containers"][0]["env"]
+         if item["name"].startswith("HELIOSTAT_STATE")}
+        for cluster in bundle.clusters() for made in materialise.pods(cluster)
+    ]  # fmt: skip
+
+    assert shut == ["stranger", "elsewhere"]
+    assert len(variables) > 20
+    assert all(found == {
+        "HELIOSTAT_STATE_URL": "postgresql+psycopg://heliostat"
+        "@postgres.heliostat-platform.svc.cluster.local:5432/heliostat",
+        "HELIOSTAT_STATE_PASSWORD": {"name": "heliostat-postgres", "key": "password"},
+    } for found in variables)  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_children_of_schedules_can_wait_in_a_queue(target):
+    """A policy of the API server names them by their owner, and gives what `kueue` asks of a RayJob."""
+    cel = pytest.importorskip("cel")
+    path = ROOT / "cluster_configs" / target / "overlays" / "queued-schedules" / "policies.yaml"
+    policies, findings = document.read_text(path.read_text(), "policies.yaml")
+    faults = [
+        str(fault) for item in policies for version in ("1.36", "1.37")
+        for fault in kubernetes_schemas.object_faults(version, item.body)
+    ]  # fmt: skip
+    assert (findings, faults) == ([], [])
+    assert kubernetes_schemas.is_builtin("1.36", policies[0].api_version, policies[0].kind)
+
+    def taken_by(**metadata):
+        return [
+            item.name for item in policies if item.kind == "MutatingAdmissionPolicy"
+            and all(cel.evaluate(condition["expression"], {"object": {"metadata": metadata}})
+                    for condition in item.spec["matchConditions"])
+        ]  # fmt: skip
+
+    def owner(name, kind="RayCronJob"):
+        return {"ownerReferences": [{"kind": kind, "name": name}]}
+
+    assert taken_by(**owner("heliostat-drift")) == ["heliostat-scheduled-batch"]
+    assert taken_by(**owner("heliostat-retrain")) == ["heliostat-scheduled-train"]
+    assert taken_by(**owner("heliostat-drift", "Deployment")) == taken_by() == []
+    queued = {item.name: item for item in bundle_of(target).of_kind("RayJob")}
+    for name, policy in (("heliostat-batch", policies[2]), ("heliostat-train", policies[0])):
+        (change,) = policy.spec["mutations"]
+        text = change["applyConfiguration"]["expression"]
+        given = cel.evaluate(text.replace("Object.metadata", "").replace("Object", "")
+                             .replace("metadata:", '"metadata":').replace("labels:", '"labels":')
+                             .replace("annotations:", '"annotations":'), {})["metadata"]  # fmt: skip
+        assert given["labels"].items() <= queued[name].metadata["labels"].items()
+        assert given["annotations"] == queued[name].metadata["annotations"]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_rays_own_parser_accepts_every_cluster(target):
     """Labels, amounts, priorities and TPU slices, read by the code that runs beside a head."""
@@ -193,6 +261,31 @@ def test_the_autoscaler_takes_spot_first_then_on_demand():
     assert launched("3xGPU=1", gone=["gpu-spot"]).launched == {"gpu": 3}
     assert launched("1xGPU=2").infeasible == (({"GPU": 2.0}, 1),)
     assert launched("9xGPU=1").infeasible == (({"GPU": 1.0}, 3),)
+
+
+def test_gpu_workers_can_be_kept_from_cpu_work():
+    """Ray takes them once the CPU group is full; a worker that offers Ray no CPU is never taken."""
+    recipe, parse = recipes.eks().cluster, simulate.Demand.parse
+
+    def launched(cpus_for_ray, *demands):
+        (gpu,) = recipe.gpus
+        gpu = dataclasses.replace(gpu, cpus_for_ray=cpus_for_ray)
+        files = render.render(dataclasses.replace(recipe, gpus=(gpu,)), ROOT)
+        items, findings = document.read_text(files["ray/shared-cluster.yaml"], "f")
+        assert findings == []
+        (cluster,) = simulate.clusters_of(Bundle(documents=items)).values()
+        found = simulate.simulate(cluster, [parse(text) for text in demands])
+        left = {tuple(sorted(needs.items())): count for needs, count in found.infeasible}
+        return dict(found.launched), left
+
+    # Ten CPU workers of 8 CPUs are the most there may be.
+    assert launched(None, "11xCPU=8") == ({"cpu": 10, "gpu-spot": 1}, {})
+    assert launched(0, "11xCPU=8") == ({"cpu": 10}, {(("CPU", 8.0),): 1})
+    assert launched(0, "3xGPU=1") == ({"gpu": 1, "gpu-spot": 2}, {})
+    assert launched(2, "3xCPU=2,GPU=1") == ({"gpu": 1, "gpu-spot": 2}, {})
+    assert launched(0, "1xCPU=1,GPU=1") == ({}, {(("CPU", 1.0), ("GPU", 1.0)): 1})
+    with pytest.raises(ConfigError, match=r"gpus.gpu.cpus_for_ray = 9: must be 0 to 8, or None"):
+        launched(9)
 
 
 def test_every_group_is_started_by_some_demand():

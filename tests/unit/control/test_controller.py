@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from heliostat.control import commands
+from heliostat.control.application import hindrance
 from heliostat.control.controller import LEASE_TTL_S, Controller
+from heliostat.errors import ConfigError
 from heliostat.rollout.plan import RolloutPlan
 from heliostat.store.events import EventLog
 from heliostat.store.leases import LeaseLost, Leases
@@ -354,3 +356,19 @@ def test_a_plane_that_is_down_stops_nothing_for_good(world):
     it.run(10)
 
     assert it.plane.share("m", "1") == 1.0
+
+
+def test_no_rollout_begins_on_one_file_and_several_nodes(tmp_path):
+    """The controller may start again on another machine, and SQLite is safe on one only."""
+    it = World(str(tmp_path / "state.db"), {"1": GOOD, "2": GOOD})
+    nodes = [3]
+    it.controller.hindrance = lambda: hindrance(it.path, nodes[-1])
+    it.controller.record("m", "deployment.requested", {"version": "1"})
+    it.controller.step("m")
+
+    with pytest.raises(ConfigError, match=r"must be a PostgreSQL URL where Ray has 3 nodes"):
+        commands.start(it.controller, PLAN, None)
+
+    nodes.append(1)
+    assert commands.start(it.controller, PLAN, None).rollout_id == "m-1"
+    assert hindrance("postgresql+psycopg://a@b/c", 3) is None

@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from heliostat.errors import ConfigError, HeliostatError, Unavailable
+from heliostat.features import stores
 from heliostat.features.definitions import Feature, FeatureView
-from heliostat.features.packed import PackedView
+from heliostat.features.packed import PackedView, stored
 from heliostat.features.redis_client import RedisAddress
 from heliostat.features.redis_store import RedisReader, RedisWriter
 
@@ -166,6 +167,16 @@ def test_an_event_loop_reads_what_a_thread_reads(redis: Any) -> None:
     assert [found["whole"] for found in asyncio.run(ask())] == [[n] for n in range(200)]
 
 
+def test_the_event_loop_of_serves_replicas_reads_too(redis: Any) -> None:
+    """Its transports are of no class of asyncio's."""
+    uvloop = pytest.importorskip("uvloop")
+    view = _view(ttl_s=None)
+    writer, reader = _opened(redis, view)
+    writer.write(view, _frame(("a", T0, 1.0, 1, "x")))
+
+    assert uvloop.run(reader.fetch({"id": ["a"]}, None))["text"] == ["x"]
+
+
 def test_a_server_that_comes_back_is_read_again(redis: Any) -> None:
     """The first call after the loss says so; the next ones connect."""
     view = _view()
@@ -262,3 +273,36 @@ def test_a_password_and_a_database_are_used(redis: Any) -> None:
     assert asyncio.run(ask())["whole"] == [1]
     with pytest.raises(Unavailable, match=r"NOAUTH|WRONGPASS"):
         _opened(redis, view)[1].read({"id": ["a"]}, T0)
+
+
+def test_a_cleared_view_takes_earlier_values_again(redis: Any) -> None:
+    """In our layout and in Feast's; another view of the same entities stays."""
+    view, other = _view(ttl_s=None), _view(ttl_s=None, name="other")
+    writer, reader = _opened(redis, view)
+    for each in (view, other):
+        writer.write(each, _frame(*[(f"e{n}", T0, 1.0, 1, "new") for n in range(1_500)]))
+
+    writer.clear([view])
+
+    keys = {"id": ["e0", "e1499"]}
+    assert reader.read(keys, None)["text"] == [None, None]
+    assert _opened(redis, other)[1].read(keys, None)["text"] == ["new", "new"]
+    writer.write(view, _frame(("e0", T0 - 9 * MICRO, 0.5, 2, "old")))
+    assert reader.read(keys, None)["text"] == ["old", None]
+    (before,) = stored("p", view, _frame(("e0", T0 - 9 * MICRO, 0.5, 2, "old")))
+    names, values = before.hash_fields[::2], before.hash_fields[1::2]
+    assert writer._connection.call([(b"HMGET", before.hash_key, *names)]) == [list(values)]
+
+
+def test_the_environment_names_the_store_and_its_password_apart() -> None:
+    """So that what is rendered holds no secret."""
+    named = {"HELIOSTAT_ONLINE_STORE": "redis://r:6379/0"}
+
+    assert stores.of_environment({"HELIOSTAT_REDIS_PASSWORD": "x"}) == "file"
+    assert stores.of_environment(named) == "redis://r:6379/0"
+    found = stores.of_environment({**named, "HELIOSTAT_REDIS_PASSWORD": "p@ss/:w"})
+    assert RedisAddress.parse(found) == RedisAddress(host="r", password="p@ss/:w")
+    with pytest.raises(ConfigError, match="must hold no password where"):
+        stores.of_environment(
+            {"HELIOSTAT_ONLINE_STORE": "redis://:a@r", "HELIOSTAT_REDIS_PASSWORD": "b"}
+        )

@@ -16,6 +16,9 @@ from typing import Any
 from heliostat.clusters.checks import shape
 from heliostat.clusters.checks.bundle import Group, RaySpec, mapping, mappings
 
+_V2 = {"name": "RAY_enable_autoscaler_v2", "value": "1"}
+"""What the operator makes of ``autoscalerOptions.version: v2``; without it Ray starts the old one."""
+
 _PROBE = {
     "httpGet": {"path": "/api/healthz", "port": 52365},
     "initialDelaySeconds": 30,
@@ -108,6 +111,8 @@ def _ray_container(cluster: RaySpec, group: Group, container: dict[str, Any]) ->
             {"name": "RAY_AUTH_MODE", "value": "token"},
             {"name": "RAY_AUTH_TOKEN", "valueFrom": reference},
         ]
+    if group.is_head and cluster.is_autoscaled_v2:
+        added.append(dict(_V2))
     taken = {str(item.get("name")) for item in env}
     container["env"] = [*env, *(item for item in added if item["name"] not in taken)]
     container.setdefault("livenessProbe", _copied(_PROBE))
@@ -173,7 +178,10 @@ def _autoscaler(cluster: RaySpec, ray: Mapping[str, Any]) -> dict[str, Any]:
         "args": [
             "ray kuberay-autoscaler --cluster-name $(RAY_CLUSTER_NAME) --cluster-namespace $(RAY_CLUSTER_NAMESPACE)"
         ],
-        "env": [_copied(item) for item in mappings(options.get("env"))],
+        "env": [
+            *(_copied(item) for item in mappings(options.get("env"))),
+            *([dict(_V2)] if cluster.is_autoscaled_v2 else []),
+        ],
         "resources": _copied(mapping(options.get("resources")))
         or {
             "limits": {"cpu": "500m", "memory": "512Mi"},
