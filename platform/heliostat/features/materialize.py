@@ -24,7 +24,7 @@ from heliostat.features.online import OnlineReader, OnlineWriter
 if TYPE_CHECKING:
     import polars as pl
 
-    from heliostat.features.redis_store import RedisReader, RedisWriter
+    from heliostat.features.stores import Reader, Writer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -102,7 +102,7 @@ class Timeline:
         self._cells: dict[FeatureView, list[Cell]] = {}
         self._next = dict.fromkeys(self._values, 0)
 
-    def advance(self, writer: OnlineWriter | RedisWriter, to: datetime) -> dict[str, int]:
+    def advance(self, writer: Writer, to: datetime) -> dict[str, int]:
         """Write every value with an event at or before `to` that was not written yet.
 
         All views change in one transaction; on a server, an entity's values of each view do.
@@ -148,7 +148,7 @@ class Timeline:
 def materialize(
     service: FeatureService,
     catalog: Catalog,
-    writer: OnlineWriter | RedisWriter,
+    writer: Writer,
     *,
     start: datetime | None,
     end: datetime,
@@ -230,7 +230,7 @@ def _read_back(
     service: FeatureService,
     view: FeatureView,
     values: pl.DataFrame,
-    writer: OnlineWriter | RedisWriter,
+    writer: Writer,
     end: datetime,
 ) -> int:
     """Compare a sample with the store; entities that were newer there are not compared."""
@@ -257,15 +257,17 @@ def _read_back(
     return checked
 
 
-def _reader(
-    project: str, view: FeatureView, writer: OnlineWriter | RedisWriter
-) -> OnlineReader | RedisReader:
+def _reader(project: str, view: FeatureView, writer: Writer) -> Reader:
     """Open what was written, whatever its age."""
     if isinstance(writer, OnlineWriter):
         names = [item.name for item in view.features]
         wanted = {"name": view.name, "keys": view.keys, "features": names, "ttl_s": None}
         return OnlineReader(writer.path, project, [{**wanted, "version": view.digest()}])
     from heliostat.features.packed import PackedView
-    from heliostat.features.redis_store import RedisReader
+    from heliostat.features.postgres_store import PostgresReader
+    from heliostat.features.redis_store import RedisReader, RedisWriter
 
-    return RedisReader(writer.address, [replace(PackedView.of(project, view), ttl_us=None)])
+    ageless = [replace(PackedView.of(project, view), ttl_us=None)]
+    if isinstance(writer, RedisWriter):
+        return RedisReader(writer.address, ageless)
+    return PostgresReader(writer.url, ageless)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -147,8 +148,16 @@ class RedisWriter:
     def clear(self, views: Sequence[FeatureView]) -> None:
         """Make the views empty, so that a replay can start again from an earlier time.
 
-        Looks at every key of the database, a thousand at a time; others are served between.
+        What was recorded and noted of them goes too: it would say that values are there. Looks
+        at every key of the database, a thousand at a time; others are served between.
         """
+        cleared = {view.name for view in views}
+        kept = [line for line in self.recorded() if not cleared & set(json.loads(line)["versions"])]
+        with self._lock:
+            self._connection.call([
+                (b"DEL", self._log, self._notes),
+                *[(b"RPUSH", self._log, line.encode()) for line in kept],
+            ])  # fmt: skip
         for view in views:
             prefix = PackedView.of(self._project, view).prefix
             names, time_name = feast_fields(view)
