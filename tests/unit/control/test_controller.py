@@ -127,7 +127,7 @@ def test_a_healthy_candidate_is_promoted_through_every_step(world):
     ("candidate", "gate", "limit_s"),
     [
         (SHUFFLED, "loss", 30),
-        (Behaviour(error_ratio=0.2), "errors", 15),
+        (Behaviour(error_ratio=0.2), "errors", 45),
         (Behaviour(latency_ms=40.0), "latency", 30),
     ],
 )
