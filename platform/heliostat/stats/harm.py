@@ -32,9 +32,6 @@ SPELL_S = 12.0
 _BOTH_FROM_SHARE = 0.2
 """From this share on, a burst of either version counts once; below, stable's errors all count."""
 
-_SURE = 1.0
-"""Standard deviations by which errors must follow upon errors before they count as clustered."""
-
 _BURSTS_BEFORE = 0.02
 """Bursts of stable that are assumed before any was seen: matters where stable hardly errs."""
 
@@ -152,11 +149,10 @@ class Thinned:
         return np.asarray(np.where(lasts & (rest_s <= FULL_S - BURST_S), 1.0, part))
 
     def clustered(self) -> Array:
-        """How many of the counted errors drew others after them beyond what chance explains."""
+        """How many of the counted errors drew others after them beyond what is usual."""
         usual = self.events / np.maximum(self.requests, 1.0)
         expected = usual * self.skipped_requests
-        surplus = self.skipped_errors - expected - _SURE * np.sqrt(expected)
-        return np.asarray(np.clip(surplus, 0.0, self.events))
+        return np.asarray(np.clip(self.skipped_errors - expected, 0.0, self.events))
 
     def log_e(self, requests_per_unit: ArrayLike = 1.0) -> Array:
         """Log evidence that the candidate makes more errors; at least -ln(alpha) means harm.
