@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,17 +201,20 @@ def setting(job: tuple[str, str, str, int, int, int]) -> tuple[str, str, dict[st
     return group, f"{name}, at {label}", told
 
 
-def false_alarms(rollouts: int, seconds: int, processes: int, series: int = 0) -> dict[str, Any]:
+def false_alarms(
+    rollouts: int, seconds: int, processes: int, labels: Sequence[str], series: int = 0
+) -> dict[str, Any]:
     """Each way in which an equal candidate can err, counted.
 
     Args:
+        labels: At which of SHARES.
         series: Other numbers give other random numbers, for trials.
     """
     jobs = [
         (group, name, label, rollouts, seconds, series)
         for group, ways in (("claimed", CLAIMED), ("reported", REPORTED))
         for name in ways
-        for label in SHARES
+        for label in labels
     ]
     told: dict[str, Any] = {"claimed": {}, "reported": {}}
     for number, (group, name, item) in enumerate(
@@ -345,7 +348,9 @@ def measure(*, small: bool) -> dict[str, Any]:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "detection": lambda: detection(100 if small else 1_000),
         "latency": lambda: latency(2 if small else 100),
-        "false_alarms": lambda: false_alarms(rollouts, 200 if small else 300, processes),
+        "false_alarms": lambda: false_alarms(
+            rollouts, 200 if small else 300, processes, ("5%",) if small else tuple(SHARES)
+        ),
         "units": lambda: of_units(50 if small else 1_000),
         "sparse": lambda: sparse(rollouts),
         "split": lambda: splits(2_000 if small else 20_000),
