@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.control.client import ControlClient
+from heliostat.stack import parts
+from heliostat.stack.settings import Ports, StackSettings
 from heliostat.testing.ports import free_ports
 from tests.local.chain import Chain
 from tests.local.control_story import MODEL, Load, until_ended
@@ -37,29 +39,30 @@ NUM_UNITS = 400
 
 
 class Tracker:
-    """A real MLflow server that can be killed and started again."""
+    """A real MLflow server, started as the platform does, that can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-            "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
-        ]  # fmt: skip
+        self._folder = folder
+        self._settings = StackSettings(ports=Ports(mlflow=port))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        variables = parts.mlflow_variables(self._settings, self._folder)
         self._process = subprocess.Popen(
-            self._command, start_new_session=True,
+            parts.mlflow_command(self._settings), start_new_session=True,
+            env={**os.environ, **variables},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        ends = time.monotonic() + 120
+        ends = time.monotonic() + 240
         while time.monotonic() < ends:
             with contextlib.suppress(OSError), opener.open(f"{self.url}/health", timeout=2):
                 return
             time.sleep(0.2)
+        self.stop()
         raise AssertionError("mlflow did not come up")
 
     def stop(self) -> None:
