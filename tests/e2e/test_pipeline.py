@@ -301,7 +301,8 @@ def test_the_finished_rollout_explains_itself_in_words(
     assert small.returncode == 0
 
     rows = json.loads(live_platform.run("rollout", "list", "--json").stdout)
-    row = next(item for item in rows if item["state"] == "promoted")
+    promoted = [item for item in rows if item["state"] == "promoted"]
+    row = next(item for item in promoted if item["model"] == "flight-delay")
     explained = live_platform.run("rollout", "explain", row["id"]).stdout.splitlines()
     audit = live_platform.run("rollout", "audit")
     report = live_platform.run("rollout", "report", row["id"], "--out", str(tmp_path / "report"))

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from heliostat.control.client import ControlClient
-from heliostat.errors import HeliostatError
+from heliostat.errors import GateRefused, HeliostatError
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
 from heliostat.pipeline.replay import Example, replay
@@ -232,9 +232,12 @@ def _wait_for_verdict(control: ControlClient, rollout_id: str) -> dict[str, Any]
         if rollout["state"] in ENDED:
             return rollout
         if time.monotonic() - began > DECISION_LIMIT_S:
-            raise HeliostatError(
-                f"rollout {rollout_id}: no verdict {DECISION_LIMIT_S:.0f} s after the last request; "
-                f"{_last(rollout)}"
+            waits = rollout.get("waiting_for") or _last(rollout)
+            raise GateRefused(
+                f"rollout {rollout_id}",
+                "its verdict",
+                f"still open {DECISION_LIMIT_S:.0f} s after the last request ({waits})",
+                "more requests or wider margins",
             )
         time.sleep(0.5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -14,7 +15,7 @@ from heliostat.rollout.evidence import (
     PairedScore,
     VariantCounts,
 )
-from heliostat.rollout.policy import ModelPolicy
+from heliostat.rollout.policy import ModelPolicy, Policy
 
 _EPOCHS_KEPT = 3
 _MAX_UNITS = 500_000
@@ -132,6 +133,26 @@ class Gatherer:
                 gathered.pairs = []
         return reports
 
+    def idle(self, policy: Policy, taken: Sequence[EvidenceReport]) -> list[EvidenceReport]:
+        """Return an empty report for each rollout that none of those taken is about.
+
+        Without it nobody could tell a model that nobody asks from a gateway that is gone.
+        """
+        reports = []
+        told = {report.rollout_id for report in taken}
+        for model in policy.models.values():
+            if model.rollout_id is None or model.rollout_id in told:
+                continue
+            reports.append(
+                EvidenceReport(
+                    gateway=self._gateway, sequence=self._sequence, model=model.model,
+                    rollout_id=model.rollout_id, epoch=policy.epoch, counts=(),
+                    stable=model.stable.version,
+                )
+            )  # fmt: skip
+            self._sequence += 1
+        return reports
+
     def _epoch(self, policy: ModelPolicy, epoch: int) -> _Epoch:
         epochs = self._models.setdefault(policy.model, {})
         gathered = epochs.get(epoch)
@@ -158,6 +179,9 @@ class Outbox:
         self._max_reports = max_reports
         self._batch = batch
         self.num_dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._reports)
 
     def put(self, reports: list[EvidenceReport]) -> None:
         """Add reports."""

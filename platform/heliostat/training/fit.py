@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import uuid
@@ -166,6 +167,9 @@ def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:
             failure_config=ray.train.FailureConfig(max_failures=recipe.max_failures),
         ),
     )
+    # Ray looks at its workers every 2 s and takes one report of each at a look, so an epoch of
+    # less than 2 s would wait for the rest of them. The variable is read at `fit`.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     try:
         trainer.fit()
     except ray.train.WorkerGroupError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -167,6 +168,23 @@ def test_evidence_adds_up_per_epoch_and_begins_again_when_taken() -> None:
     gatherer.count(MODEL, 4, "2", unit="u2", latency_ms=None, failed=True)
     [report] = gatherer.take()
     assert (report.counts[0].errors, report.counts[0].failed_units) == (1, 0)
+
+
+def test_a_model_that_nobody_asks_is_told_from_a_gateway_that_is_gone() -> None:
+    """Each running rollout gets a report, an empty one where nothing came; others get none."""
+    gatherer = Gatherer("g")
+    quiet = dataclasses.replace(MODEL, model="quiet", rollout_id="quiet-1")
+    settled = dataclasses.replace(MODEL, model="settled", rollout_id=None)
+    policy = Policy(epoch=7, models={each.model: each for each in (MODEL, quiet, settled)})
+    gatherer.count(MODEL, 7, "1", unit="u1", latency_ms=1.0, failed=False)
+
+    assert gatherer.idle(policy, gatherer.take()) == [
+        EvidenceReport(
+            gateway="g", sequence=1, model="quiet", rollout_id="quiet-1", epoch=7,
+            stable=MODEL.stable.version, counts=(),
+        )
+    ]  # fmt: skip
+    assert [report.model for report in gatherer.idle(policy, [])] == ["shapes", "quiet"]
 
 
 def test_an_outbox_keeps_the_newest_reports_and_forgets_what_was_taken() -> None:
