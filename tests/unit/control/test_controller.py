@@ -346,7 +346,7 @@ def test_a_plane_that_is_down_stops_nothing_for_good(world):
     commands.start(it.controller, PLAN, None)
     it.settle()
     it.plane.down = True
-    for _ in range(13):
+    for _ in range(40):
         it.second()
     assert (it.last().outcome, it.plane.share("m", "2")) == ("rolled_back", 0.05)
 
