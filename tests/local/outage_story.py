@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.control.client import ControlClient
+from heliostat.errors import Unavailable
 from heliostat.stack import parts
 from heliostat.stack.settings import Ports, StackSettings
 from heliostat.testing.ports import free_ports
@@ -269,6 +270,21 @@ def asked(chain: Chain, unit: str) -> str | None:
         return None
 
 
+def deploy(control: ControlClient) -> None:
+    """Deploy the first version; on a busy machine the answer may be lost, the deployment is not."""
+    try:
+        control.deploy(MODEL, "1")
+    except Unavailable:
+        say("the answer to the deployment was lost")
+
+    def is_stable() -> bool:
+        with contextlib.suppress(Unavailable, KeyError):
+            return bool(control.status()["models"][MODEL]["stable"] == "1")
+        return False
+
+    wait(is_stable, 240.0)
+
+
 def story(folder: Path, ports: list[int], outage_s: float) -> dict[str, Any]:
     """The store, then registry and Prometheus, then the A/B test, on one platform."""
     from ray import serve
@@ -291,7 +307,7 @@ def story(folder: Path, ports: list[int], outage_s: float) -> dict[str, Any]:
         chain.wait(lambda: chain.ask("/v1/status")[0] == 200)
         chain.wait(lambda: chain.ask("/v2/health/live")[0] == 200)
         control = ControlClient(endpoint=chain.endpoint)
-        control.deploy(MODEL, "1")
+        deploy(control)
         load = Load(chain.endpoint, control)
         load.start()
         ending.callback(load.stop)
