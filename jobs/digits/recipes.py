@@ -127,7 +127,8 @@ def small() -> PipelineRecipe:
         replay=ReplayRecipe(
             # 765 pictures: the loss gate wants 500 labelled pairs before it says anything.
             period=Period(start=_day(21), end=_day(38)), requests_per_s=25.0,
-            publish_every_s=3600.0 * 6,
+            # A picture is asked about when it is taken, so its window must be its own.
+            publish_every_s=1800.0,
         ),
     )  # fmt: skip
 

@@ -50,34 +50,46 @@ def load(reference: str) -> Any:
     """Import the recipe ``module:function``, call it and return its config.
 
     Raises:
-        ConfigError: The reference has another form, the module or function does not exist,
-            or the function does not return a dataclass. An import error inside the module
-            itself is not hidden.
+        ConfigError: As `function`, or the function does not return a dataclass.
+    """
+    config = function(reference, "--recipe")()
+    require(
+        dataclasses.is_dataclass(config), "--recipe", reference, "must return a dataclass config"
+    )
+    return config
+
+
+def function(reference: str, where: str) -> Callable[..., Any]:
+    """Import ``module:function`` and return the function, uncalled.
+
+    Args:
+        where: Name of the option or field that holds the reference, for errors.
+
+    Raises:
+        ConfigError: The reference has another form, or the module or function does not exist.
+            An import error inside the module itself is not hidden.
+
+    >>> function("math:hypot", "--embed")(3, 4)
+    5.0
     """
     module_name, _, name = reference.partition(":")
-    require(bool(module_name and name), "--recipe", reference, "must be written module:function")
+    require(bool(module_name and name), where, reference, "must be written module:function")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise
-        raise ConfigError(
-            "--recipe", reference, f"module {error.name!r} must be importable"
-        ) from error
-    recipe = getattr(module, name, None)
-    if not callable(recipe):
+        raise ConfigError(where, reference, f"module {error.name!r} must be importable") from error
+    found = getattr(module, name, None)
+    if not callable(found):
         known = [
             key for key, value in vars(module).items() if isinstance(value, types.FunctionType)
         ]
         raise ConfigError(
-            "--recipe", reference, f"must name a function of {module_name}",
-            breaks=nearest(name, known),
-        )  # fmt: skip
-    config = recipe()
-    require(
-        dataclasses.is_dataclass(config), "--recipe", reference, "must return a dataclass config"
-    )
-    return config
+            where, reference, f"must name a function of {module_name}", breaks=nearest(name, known)
+        )
+    result: Callable[..., Any] = found
+    return result
 
 
 def override(config: T, assignments: Sequence[str]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from heliostat.config import load
+from heliostat import config
 from heliostat.data import vectors
 from heliostat.data.tables import Catalog
 from heliostat.lineage.events import Lineage, Node
@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     with entry.exit_code():
         connection = Connection.from_environment(os.environ)
-        embed = load(options.embed)
+        embed = config.function(options.embed, "--embed")
         entry.connect()
         built = vectors.build(
             Catalog(connection.home.tables), options.table, connection.home.root / "vectors",
