@@ -79,10 +79,11 @@ bench-training: env ## Measure training beside torchrun, the cost of logging, an
 prove-streams: env ## Count 1 M events through 10 rebalances and 5 SIGKILLs; time events to the online store
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.streams $(STREAMS)
 
-prove-rollouts: env ## Count false alarms, detection times, kills and rollbacks of rollouts at full size
+prove-rollouts: env ## Count false alarms, detection, kills, outages and rollbacks of rollouts at full size
 	@PYTHONPATH=platform:. $(PY) tests/bench/rollouts.py
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollout_proofs
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollbacks
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollout_outages
 
 prove-serving: env ## Break the serving chain under load and keep the ledgers (two hours)
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.faults $(FAULTS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import multiprocessing
+import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,14 +44,25 @@ def played(seed: int) -> str:
     return simulated.play(plan, traffic, salt=f"run-{seed}").outcome
 
 
+def spread(
+    work: Callable[[Any], Any], jobs: Sequence[Any], processes: int, chunksize: int = 1
+) -> Iterator[Any]:
+    """Do the jobs in so many processes; results come in the order of the jobs."""
+    if processes == 1:
+        yield from map(work, jobs)
+        return
+    with multiprocessing.get_context("forkserver").Pool(processes) as pool:
+        yield from pool.imap(work, jobs, chunksize=chunksize)
+
+
 def through_decide(rollouts: int, processes: int) -> dict[str, Any]:
     """A/A rollouts through the whole of `decide`: gathering, gates and steps of the default plan."""
     began = time.monotonic()
-    if processes == 1:
-        ends = collections.Counter(map(played, range(rollouts)))
-    else:
-        with multiprocessing.get_context("forkserver").Pool(processes) as pool:
-            ends = collections.Counter(pool.imap_unordered(played, range(rollouts), chunksize=10))
+    ends: collections.Counter[str] = collections.Counter()
+    for number, outcome in enumerate(spread(played, range(rollouts), processes, 10), start=1):
+        ends[outcome] += 1
+        if number % 250 == 0:
+            print(f"through decide: {number} of {rollouts}", file=sys.stderr, flush=True)
     return {
         **counted(ends["rolled_back"], rollouts, PLAN_LEVEL),
         "promoted": ends["promoted"],
@@ -60,28 +73,34 @@ def through_decide(rollouts: int, processes: int) -> dict[str, Any]:
     }
 
 
-def compared(tests: int) -> dict[str, Any]:
-    """A/A tests of units through the looks of the default comparison, which is adjusted (CUPED)."""
+def tested(seed: int) -> tuple[bool, int]:
+    """One A/A test of units through the looks of the default comparison, adjusted (CUPED)."""
     registered = Comparison(metric="spent", effect=0.2, deviation=1.0)
     needed = registered.units_needed(0.5)
-    found = looks = 0
-    for seed in range(tests):
-        random = np.random.default_rng([31, seed])
-        before = random.normal(5.0, 0.9, needed + 200)
-        value = before + random.normal(0.0, 0.4, before.size)
-        mine = random.random(before.size) < 0.5
-        taken: tuple[comparing.Look, ...] = ()
-        seen = 0
-        while not taken or not (taken[-1].found or taken[-1].information >= 1):
-            seen += int(random.poisson(40))
-            sides = [
-                units.Sums.of(value[:seen][here], before[:seen][here])
-                for here in (~mine[:seen], mine[:seen])
-            ]
-            both = Compared(stable=sides[0], candidate=sides[1])
-            if comparing.due(registered, both, 0.5, len(taken)):
-                look = comparing.look(registered, both, 0.5, taken)
-                taken = taken if look is None else (*taken, look)
-        found += taken[-1].found
-        looks += len(taken)
-    return {**counted(found, tests, registered.alpha), "looks": looks}
+    random = np.random.default_rng([31, seed])
+    before = random.normal(5.0, 0.9, needed + 200)
+    value = before + random.normal(0.0, 0.4, before.size)
+    mine = random.random(before.size) < 0.5
+    taken: tuple[comparing.Look, ...] = ()
+    seen = 0
+    while not taken or not (taken[-1].found or taken[-1].information >= 1):
+        seen += int(random.poisson(40))
+        sides = [
+            units.Sums.of(value[:seen][here], before[:seen][here])
+            for here in (~mine[:seen], mine[:seen])
+        ]
+        both = Compared(stable=sides[0], candidate=sides[1])
+        if comparing.due(registered, both, 0.5, len(taken)):
+            look = comparing.look(registered, both, 0.5, taken)
+            taken = taken if look is None else (*taken, look)
+    return taken[-1].found, len(taken)
+
+
+def compared(tests: int, processes: int = 1) -> dict[str, Any]:
+    """A/A tests: how many find a difference, and how often they looked."""
+    ends = list(spread(tested, range(tests), processes, 10))
+    level = Comparison(metric="spent", effect=0.2, deviation=1.0).alpha
+    return {
+        **counted(sum(found for found, _ in ends), tests, level),
+        "looks": sum(looks for _, looks in ends),
+    }

@@ -31,6 +31,13 @@ class VariantCounts:
     latency: tuple[int, ...]
     """Histogram of the version's own answer times over LATENCY_EDGES_MS; no fallbacks."""
 
+    failed_units: int | None = None
+    """Units that this version failed for the first time in this epoch; None if not told."""
+
+    failed_names: tuple[int, ...] = ()
+    """Hashes of them, the same at every gateway, so that a unit counts once; the first ones
+    where there are very many."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairedScore:
@@ -80,6 +87,8 @@ class EvidenceReport:
                     "errors": c.errors,
                     "units": c.units,
                     "latency": list(c.latency),
+                    "failed_units": c.failed_units,
+                    "failed_names": list(c.failed_names),
                 }
                 for c in self.counts
             ],
@@ -97,7 +106,13 @@ class EvidenceReport:
             rollout_id=raw["rollout_id"],
             epoch=raw["epoch"],
             counts=tuple(
-                VariantCounts(**{**counts, "latency": tuple(counts["latency"])})
+                VariantCounts(
+                    **{
+                        **counts,
+                        "latency": tuple(counts["latency"]),
+                        "failed_names": tuple(counts.get("failed_names", ())),
+                    }
+                )
                 for counts in raw["counts"]
             ),
             pairs=tuple(

@@ -155,7 +155,8 @@ def _split(evidence: Evidence, candidate_shares: Mapping[int, float]) -> GateVer
 
 def _errors(gate: ErrorsGate, evidence: Evidence) -> GateVerdict:
     stable, candidate = evidence.stable, evidence.candidate
-    per_unit = evidence.requests_per_unit
+    # Where gateways name the units that failed, each counts once already.
+    per_unit = evidence.requests_per_unit if evidence.unnamed_reports else 1.0
     log_harm = float(evidence.harm.log_e(per_unit))
     limit = -math.log(HARM_PART * gate.alpha)
     # Errors that have one cause count once, in the fails; passes get no help from bursts.

@@ -20,6 +20,9 @@ _CLIP = 1e-7
 
 _BOUNDARY = 0.5
 
+_NAMES_KEPT = 200_000
+"""Failed units that are remembered, so that one that fails at two gateways counts once."""
+
 _SEQUENCES_KEPT = 10_000
 """Per gateway; an older report that comes so late counts as repeated."""
 
@@ -72,6 +75,9 @@ class Gathering:
         self._tallies = {self._compared: known.stable, candidate: known.candidate}
         self._requests = dict(known.candidate_requests)
         self._harm = known.harm
+        self._unnamed = known.unnamed_reports
+        # After a restart a unit may count once more: its name is not stored.
+        self._failed: dict[int, None] = {}
         self._units = known.units
         self._counted = known.counted_requests
         self._splits = {
@@ -136,6 +142,7 @@ class Gathering:
             candidate=self._tallies[self._candidate],
             candidate_requests=dict(self._requests),
             harm=self._harm,
+            unnamed_reports=self._unnamed,
             units=self._units,
             counted_requests=self._counted,
             splits=tuple(
@@ -188,7 +195,7 @@ class Gathering:
         self._units += sum(units)
         self._counted += sum(requests)
         if sum(requests):
-            errors = [0 if item is None else item.errors for item in (stable, candidate)]
+            errors = self._failures(stable, candidate)
             self._harm = self._harm.add(
                 now,
                 requests=requests[1],
@@ -196,6 +203,22 @@ class Gathering:
                 stable_requests=requests[0],
                 stable_errors=errors[0],
             )
+
+    def _failures(self, *counts: VariantCounts | None) -> list[int]:
+        """Units of each version that failed and had not failed before; errors where none is named."""
+        told = [item for item in counts if item is not None]
+        if any(item.errors and item.failed_units is None for item in told):
+            self._unnamed += 1
+            return [0 if item is None else item.errors for item in counts]
+        return [0 if item is None else self._first_failures(item) for item in counts]
+
+    def _first_failures(self, counts: VariantCounts) -> int:
+        again = sum(name in self._failed for name in counts.failed_names)
+        for name in counts.failed_names:
+            self._failed[name] = None
+        while len(self._failed) > _NAMES_KEPT:
+            del self._failed[next(iter(self._failed))]
+        return (counts.failed_units or 0) - again
 
     def _offer(self, pair: PairedScore) -> bool:
         """Keep a pair; say whether its label is here already."""
@@ -251,6 +274,7 @@ def _plausible(counts: VariantCounts) -> bool:
         and 0 <= counts.errors <= counts.requests
         and counts.units >= 0
         and sum(counts.latency) <= counts.requests
+        and len(counts.failed_names) <= (counts.failed_units or 0) <= counts.errors
     )
 
 

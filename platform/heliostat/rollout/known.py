@@ -106,6 +106,10 @@ class Evidence:
     harm: harm.Thinned = NO_HARM
     """Errors of both versions, thinned so that a burst counts once."""
 
+    unnamed_reports: int = 0
+    """Reports with errors that did not tell which units failed; `harm` counts their errors, and
+    of all others the units that failed."""
+
     units: int = 0
     """First appearances of units, per gateway and epoch, of both versions."""
 
@@ -179,6 +183,7 @@ class Evidence:
             candidate_requests=dict(raw["candidate_requests"]),
             # Logs written before errors were thinned have none of these.
             harm=harm.Thinned.from_dict(raw["harm"]) if "harm" in raw else NO_HARM,
+            unnamed_reports=raw.get("unnamed_reports", 1 if "harm" in raw else 0),
             units=raw.get("units", 0),
             counted_requests=raw.get("counted_requests", 0),
             splits=tuple(SplitCount(**item) for item in raw["splits"]),

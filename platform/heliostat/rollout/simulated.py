@@ -170,11 +170,13 @@ class _Traffic:
     requests: int = 0
     units: set[int] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
     late: deque[list[tuple[str, float]]] = field(default_factory=deque)
 
     def move(self, salt: str, share: float, *, baking: bool) -> None:
         """Give the candidate a share, as the controller's policies do."""
-        before, self.epoch, self.seen = self.owners.tobytes(), self.epoch + 1, set()
+        before, self.epoch = self.owners.tobytes(), self.epoch + 1
+        self.seen, self.failed = set(), set()
         if baking:
             before, shares = bytes([1]) * NUM_SLOTS, [1 - share, share]
         else:
@@ -193,7 +195,7 @@ class _Traffic:
         is_new = np.array([self._first(unit) for unit in rows.units.tolist()], dtype=bool)
         names = (STABLE, self.plan.candidate, name_of_twin(STABLE))
         counts = [
-            _counted(name, rows, owners == index, is_new, int(index == 1))
+            self._counted(name, rows, owners == index, is_new, int(index == 1))
             for index, name in enumerate(names)
         ]
         ids = [f"r{self.num_rows + offset}" for offset in range(rows.slots.size)]
@@ -226,6 +228,29 @@ class _Traffic:
         self.sequence += 1
         ready = len(self.late) > self.label_delay_s
         return report, self.late.popleft() if ready else []
+
+    def _counted(
+        self,
+        name: str,
+        rows: Rows,
+        here: NDArray[np.bool_],
+        is_new: NDArray[np.bool_],
+        version: int,
+    ) -> VariantCounts:
+        errors = rows.errors[version, here]
+        times = rows.times_ms[version, here][~errors]
+        buckets = np.searchsorted(LATENCY_EDGES_MS, times)
+        failed = set(rows.units[here][errors].tolist()) - self.failed
+        self.failed |= failed
+        return VariantCounts(
+            version=name,
+            requests=int(here.sum()),
+            errors=int(errors.sum()),
+            units=int((here & is_new).sum()),
+            latency=tuple(np.bincount(buckets, minlength=_NUM_BUCKETS).tolist()),
+            failed_units=len(failed),
+            failed_names=tuple(failed),
+        )
 
     def _first(self, unit: int) -> bool:
         if unit in self.seen:
@@ -357,21 +382,6 @@ def _gathering(rollout: RolloutState) -> Gathering:
         twin=rollout.plan.twin,
         loss="log_loss" if rollout.plan.loss is None else rollout.plan.loss.of,
         baking=rollout.bake_epoch is not None,
-    )
-
-
-def _counted(
-    name: str, rows: Rows, here: NDArray[np.bool_], is_new: NDArray[np.bool_], version: int
-) -> VariantCounts:
-    errors = rows.errors[version, here]
-    times = rows.times_ms[version, here][~errors]
-    buckets = np.searchsorted(LATENCY_EDGES_MS, times)
-    return VariantCounts(
-        version=name,
-        requests=int(here.sum()),
-        errors=int(errors.sum()),
-        units=int((here & is_new).sum()),
-        latency=tuple(np.bincount(buckets, minlength=_NUM_BUCKETS).tolist()),
     )
 
 

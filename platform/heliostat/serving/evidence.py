@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import msgspec
 
@@ -18,22 +19,26 @@ from heliostat.rollout.policy import ModelPolicy, Policy
 from heliostat.serving.units import Seen
 
 _EPOCHS_KEPT = 3
+_MAX_NAMES = 1_000
+"""Failed units that one report names per version; the others are counted only."""
 
 
 class _Version:
-    __slots__ = ("errors", "latency", "requests", "units")
+    __slots__ = ("errors", "failed_names", "failed_units", "latency", "requests", "units")
 
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
         self.units = 0
+        self.failed_units = 0
+        self.failed_names: list[int] = []
         self.latency = [0] * (len(LATENCY_EDGES_MS) + 1)
 
 
 class _Epoch:
     """What was seen of one model under one epoch since the last report."""
 
-    __slots__ = ("pairs", "rollout_id", "seen", "stable", "versions")
+    __slots__ = ("failed", "pairs", "rollout_id", "seen", "stable", "versions")
 
     def __init__(self, rollout_id: str | None, stable: str) -> None:
         self.rollout_id = rollout_id
@@ -41,6 +46,7 @@ class _Epoch:
         self.versions: dict[str, _Version] = {}
         self.pairs: list[PairedScore] = []
         self.seen = Seen()
+        self.failed = Seen()
 
 
 class Gatherer:
@@ -76,7 +82,14 @@ class Gatherer:
         counts.errors += failed
         if latency_ms is not None:
             counts.latency[bisect_left(LATENCY_EDGES_MS, latency_ms)] += 1
-        counts.units += gathered.seen.add(hash(unit))
+        name = hash(unit)
+        counts.units += gathered.seen.add(name)
+        if failed and gathered.failed.add(name):
+            counts.failed_units += 1
+            if len(counts.failed_names) < _MAX_NAMES:
+                # `hash` differs from process to process; this one is the same everywhere.
+                digest = blake2b(unit.encode(), digest_size=8).digest()
+                counts.failed_names.append(int.from_bytes(digest, "big") >> 1)
 
     def pair(self, policy: ModelPolicy, epoch: int, pair: PairedScore) -> None:
         """Add the scores of both versions for one row."""
@@ -103,6 +116,8 @@ class Gatherer:
                                 errors=counts.errors,
                                 units=counts.units,
                                 latency=tuple(counts.latency),
+                                failed_units=counts.failed_units,
+                                failed_names=tuple(counts.failed_names),
                             )
                             for version, counts in gathered.versions.items()
                         ),

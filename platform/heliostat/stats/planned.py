@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 from scipy import stats as scipy_stats
+from scipy.special import ndtr
 
 from heliostat.config import require
 
 Spending = Literal["obrien_fleming", "pocock"]
 
-_GRID = 1_501
+_GRID = 601
 
 
 def spent(information: float, alpha: float, spending: Spending) -> float:
@@ -75,8 +76,11 @@ def bounds(
         weights[1::2] = 4.0
         weights[[0, -1]] = 1.0
         weights *= (grid[1] - grid[0]) / 3
-        kernel = scipy_stats.norm.pdf((grid[:, None] - points) / step) / step
-        points, density = grid, (kernel @ density) * weights
+        if now < times[-1]:
+            # The density of a normal distribution; scipy's own checks cost ten times as much.
+            kernel = np.exp(-0.5 * ((grid[:, None] - points) / step) ** 2)
+            kernel /= step * math.sqrt(2 * math.pi)
+            points, density = grid, (kernel @ density) * weights
     return found
 
 
@@ -90,8 +94,7 @@ def _beyond(
 ) -> float:
     """Chance that the walk leaves the bounds at this look, less what it should be."""
     edge = z * root
-    inside = scipy_stats.norm.cdf((edge - points) / step)
-    inside = inside - scipy_stats.norm.cdf((-edge - points) / step)
+    inside = ndtr((edge - points) / step) - ndtr((-edge - points) / step)
     return float(density @ (1 - inside)) - target
 
 

@@ -102,6 +102,7 @@ class Traffic:
             errors=errors,
             units=requests,
             latency=tuple(latency),
+            failed_units=errors,
         )
 
     def _pairs(self, policy: ModelPolicy, number: int) -> tuple[PairedScore, ...]:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import time
-import urllib.request
-
 import pytest
 
 from heliostat.access import signature
@@ -15,9 +10,9 @@ from heliostat.control.checks import Checks, ask
 from heliostat.errors import ConfigError
 from heliostat.rollout.allowed import Check
 from heliostat.rollout.plan import RolloutPlan
-from heliostat.testing.ports import free_ports
 from tests.unit.control.receiver import Receiver
 from tests.unit.control.test_controller import GOOD, WORSE_FIT, World
+from tests.unit.prometheus import PROGRAM, Server
 
 KEY = b"k" * 64
 LEAST = {"model": "m", "candidate": "2"}
@@ -47,44 +42,10 @@ def seconds(it, number):
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory):
-    """A real server that scrapes itself; its URL, and how to stop and start it."""
-    program = shutil.which("prometheus")
-    if program is None:
+    """A real server that scrapes itself; it can be stopped and started."""
+    if PROGRAM is None:
         pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)")
-    folder = tmp_path_factory.mktemp("prometheus")
-    (port,) = free_ports(1)
-    (folder / "prometheus.yml").write_text(
-        "global: {scrape_interval: 1s}\n"
-        f"scrape_configs: [{{job_name: self, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n"
-    )
-    url = f"http://127.0.0.1:{port}"
-
-    class Server:
-        process = None
-
-        def start(self):
-            self.process = subprocess.Popen(
-                [
-                    program, f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}",
-                ],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            for _ in range(300):
-                try:
-                    with urllib.request.urlopen(f"{url}/-/ready", timeout=1) as answer:
-                        if answer.status == 200:
-                            return
-                except OSError:
-                    time.sleep(0.1)
-            raise AssertionError("prometheus did not come up")
-
-        def stop(self):
-            self.process.kill()
-            self.process.wait()
-
-    server = Server()
-    server.url = url
+    server = Server(tmp_path_factory.mktemp("prometheus"))
     server.start()
     yield server
     server.stop()

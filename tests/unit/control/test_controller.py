@@ -129,7 +129,7 @@ def test_a_healthy_candidate_is_promoted_through_every_step(world):
     ("candidate", "gate", "limit_s"),
     [
         (SHUFFLED, "loss", 30),
-        (Behaviour(error_ratio=0.2), "errors", 15),
+        (Behaviour(error_ratio=0.2), "errors", 45),
         (Behaviour(latency_ms=40.0), "latency", 30),
     ],
 )
@@ -348,7 +348,7 @@ def test_a_plane_that_is_down_stops_nothing_for_good(world):
     commands.start(it.controller, PLAN, None)
     it.settle()
     it.plane.down = True
-    for _ in range(13):
+    for _ in range(40):
         it.second()
     assert (it.last().outcome, it.plane.share("m", "2")) == ("rolled_back", 0.05)
 

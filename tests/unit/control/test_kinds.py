@@ -253,9 +253,9 @@ def test_a_unit_stays_with_its_version_through_the_whole_ab_test(world):
 
 
 def test_an_ab_test_that_does_harm_is_rolled_back_at_once(world):
-    """Its guardrails are the usual gates."""
+    """Its guardrails are the usual gates; the test itself would go on for longer."""
     it = world(**{"2": replace(GOOD, error_ratio=0.3)})
-    run_ab(it, lift=0.0)
+    run_ab(it, lift=0.0, comparison={**AB["comparison"], "effect": 0.1})
 
     assert it.last().outcome == "rolled_back"
     assert it.last().because.startswith("errors: ")

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -67,13 +68,13 @@ def test_counts_add_up_over_gateways_and_epochs():
 
 
 def test_errors_close_together_count_once():
-    """At a small share: the next error counts after two seconds; stable's count in full."""
+    """At a small share: nothing for two seconds after an error, a part until five, for both."""
     it = gathering()
     for second, errors in enumerate([1, 5, 2, 0, 0, 3, 0]):
         it.report(report(second, counts("1", 95, 1), counts("2", 5, errors)), float(second))
 
     seen = it.evidence().harm
-    assert (float(seen.events), float(seen.stable_events)) == (3.0, 4.0)
+    assert (float(seen.events), float(seen.stable_events)) == pytest.approx((2.0, 3.0))
 
 
 def test_what_is_delivered_again_or_for_others_or_makes_no_sense_is_not_counted():
@@ -170,6 +171,54 @@ def test_stored_evidence_goes_on_in_a_new_process():
     assert later.evidence().candidate == it.evidence().candidate
     assert later.evidence().harm == it.evidence().harm
     assert later.evidence().loss_difference == it.evidence().loss_difference
+
+
+def failing(requests, errors, names):
+    """A version's counts, with the units that it failed for the first time at one gateway."""
+    return replace(counts("2", requests, errors), failed_units=len(names), failed_names=names)
+
+
+def test_a_unit_that_fails_again_and_again_counts_once():
+    """At another gateway, in another epoch, and at its every request; all its errors are tallied."""
+    it, once = gathering(), gathering()
+    for now, (epoch, gateway) in enumerate([(1, "g"), (1, "h"), (2, "g")]):
+        stable = replace(counts("1", 50), failed_units=0)
+        it.report(
+            report(now, stable, failing(50, 20, (7,)), epoch=epoch, gateway=gateway), 10.0 * now
+        )
+        names = (7,) if now == 0 else ()
+        once.report(
+            report(now, stable, failing(50, 20, names), epoch=epoch, gateway=gateway), 10.0 * now
+        )
+
+    known = it.evidence()
+
+    assert known.candidate.errors == 60
+    assert (float(known.harm.events), float(known.harm.stable_events)) == (1.0, 0.0)
+    assert known.harm == once.evidence().harm
+    assert known.unnamed_reports == 0
+
+
+def test_a_gateway_that_names_no_units_is_counted_by_errors():
+    """One of an older release, during an upgrade; the evidence says so."""
+    it = gathering()
+    it.report(report(0, counts("1", 95), counts("2", 5, 1)), 0.0)
+    it.report(report(1, counts("1", 95), counts("2", 5)), 10.0)
+
+    known = it.evidence()
+
+    assert (float(known.harm.events), known.unnamed_reports) == (1.0, 1)
+    assert Evidence.from_dict(json.loads(json.dumps(known.to_dict()))) == replace(
+        known, waiting_pairs=0
+    )
+
+
+def test_more_failed_units_than_errors_are_no_report():
+    """Such counts contradict themselves."""
+    it = gathering()
+    it.report(report(0, failing(5, 1, (1, 2))), 0.0)
+
+    assert it.evidence().dropped == Dropped(invalid_reports=1)
 
 
 def test_reports_in_any_order_give_the_same_counts():

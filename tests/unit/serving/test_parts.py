@@ -124,6 +124,7 @@ def test_evidence_adds_up_per_epoch_and_begins_again_when_taken() -> None:
         ("u1", "1", 1.0, False),
         ("u2", "2", None, True),
         ("u3", "2", 1e9, True),
+        ("u3", "2", 1e9, True),
     ):
         gatherer.count(MODEL, 4, version, unit=unit, latency_ms=latency_ms, failed=failed)
     pair = PairedScore(request_id="r", stable=0.1, candidate=0.2)
@@ -143,11 +144,15 @@ def test_evidence_adds_up_per_epoch_and_begins_again_when_taken() -> None:
             stable=MODEL.stable.version,
             counts=(
                 VariantCounts(
-                    version="1", requests=2, errors=0, units=1, latency=histogram(0, one_ms)
+                    version="1", requests=2, errors=0, units=1, latency=histogram(0, one_ms),
+                    failed_units=0,
                 ),
                 VariantCounts(
-                    version="2", requests=2, errors=2, units=2,
-                    latency=histogram(len(LATENCY_EDGES_MS)),
+                    version="2", requests=3, errors=3, units=2,
+                    latency=histogram(*[len(LATENCY_EDGES_MS)] * 2),
+                    failed_units=2,
+                    # The same in every process: fixed here, so that gateways of two releases agree.
+                    failed_names=(4_417_364_080_424_316_247, 140_758_742_880_010_895),
                 ),
             ),
         ),
@@ -160,6 +165,9 @@ def test_evidence_adds_up_per_epoch_and_begins_again_when_taken() -> None:
     gatherer.count(MODEL, 4, "1", unit="u1", latency_ms=1.0, failed=False)
     [report] = gatherer.take()
     assert (report.sequence, report.counts[0].units) == (2, 0)
+    gatherer.count(MODEL, 4, "2", unit="u2", latency_ms=None, failed=True)
+    [report] = gatherer.take()
+    assert (report.counts[0].errors, report.counts[0].failed_units) == (1, 0)
 
 
 def test_a_model_that_nobody_asks_is_told_from_a_gateway_that_is_gone() -> None:
