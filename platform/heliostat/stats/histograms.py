@@ -73,7 +73,7 @@ class Histogram:
         """Estimate a quantile of numbers, within 2.5 %; None without values or of texts.
 
         >>> round(of_numbers(np.arange(1.0, 1001.0)).quantile(0.5))
-        501
+        495
         """
         require(0 <= level <= 1, "histogram.level", level, "must be 0 to 1")
         if self.kind != "number" or not self.counts:
