@@ -36,7 +36,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; return when it listens."""
+        """Start it; return when it answers, with what it keeps loaded."""
         program = shutil.which("redis-server")
         assert program is not None
         self._process = subprocess.Popen(
@@ -48,13 +48,21 @@ class RedisServer:
         )  # fmt: skip
         until = time.monotonic() + 30
         while True:
-            try:
-                with closing(socket.create_connection(("127.0.0.1", self.port), 1)):
-                    return
-            except OSError as error:
-                if time.monotonic() > until:
-                    raise Unavailable("redis-server", str(error)) from error
-                time.sleep(0.02)
+            answer = self._ping()
+            if answer == "+PONG":
+                return
+            if time.monotonic() > until:
+                raise Unavailable("redis-server", answer)
+            time.sleep(0.02)
+
+    def _ping(self) -> str:
+        """What it says to a PING: an error while it loads, or why there is no answer."""
+        try:
+            with closing(socket.create_connection(("127.0.0.1", self.port), 1)) as line:
+                line.sendall(b"PING\r\n")
+                return line.recv(256).decode(errors="replace").strip()
+        except OSError as error:
+            return str(error)
 
     def kill(self) -> None:
         """End it at once; what it held is lost."""
