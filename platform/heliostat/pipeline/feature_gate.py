@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from heliostat.data.tables import Catalog
 from heliostat.features import parity
 from heliostat.features.definitions import FeatureService
-from heliostat.features.stores import FILE, Store
+from heliostat.features.stores import Store
+from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.versions import Registered
 from heliostat.registry.package import PackageDescription
-from heliostat.store.home import Home
 
 
 def of_service(service: FeatureService) -> list[parity.View]:
@@ -35,7 +35,7 @@ def of_packages(versions: Iterable[Registered]) -> list[parity.View]:
 def require_parity(
     views: list[parity.View],
     catalog: Catalog,
-    home: Home,
+    connection: Connection,
     *,
     project: str,
     versions: Mapping[str, int],
@@ -48,7 +48,7 @@ def require_parity(
     Args:
         views: What is, or will be, read online.
         catalog: Where their tables are.
-        home: Holds the online store.
+        connection: Says which online store is read.
         project: Of the views.
         versions: Version of each view's table by view name; those that were brought online.
         at: The moment up to which the store was filled.
@@ -59,7 +59,7 @@ def require_parity(
         GateRefused: They differ, or nothing could be compared.
     """
     began = time.monotonic()
-    store = Store(where=FILE, file=home.online_db, project=project)
+    store = Store(where=connection.online_store, file=connection.home.online_db, project=project)
     report = parity.check(views, catalog, store, at=at, versions=versions)
     reporter.line(stage, f"feature parity: {report}, in {time.monotonic() - began:.1f} s")
     report.require_equal(stage)

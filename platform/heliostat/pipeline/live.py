@@ -72,7 +72,7 @@ def fill_online(
         f"{sum(report.rows.values()):,} entities online, as known at {end.isoformat()}",
     )
     feature_gate.require_parity(
-        feature_gate.of_service(service), catalog, connection.home, project=service.project,
+        feature_gate.of_service(service), catalog, connection, project=service.project,
         versions=report.versions, at=end, stage="materialize", reporter=reporter,
     )  # fmt: skip
 

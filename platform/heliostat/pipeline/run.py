@@ -295,7 +295,7 @@ class Run:
         if service is not None:
             feature_gate.require_parity(
                 feature_gate.of_packages([stable, candidate]),
-                self._sealed(pinned), self._connection.home, project=service.project,
+                self._sealed(pinned), self._connection, project=service.project,
                 versions={view.name: pinned[view.table] for view in service.views},
                 at=self._recipe.replay.period.start_at, stage="canary", reporter=self._reporter,
             )  # fmt: skip

@@ -35,8 +35,8 @@ def main() -> None:
         "--until-idle-s", type=float, help="end when nothing came for so long; default: never"
     )
     parser.add_argument(
-        "--online", default=FILE, metavar="file|URL",
-        help="the online store of its views; default: the platform's file",
+        "--online", metavar="file|URL",
+        help="the online store of its views; default: that of the platform",
     )  # fmt: skip
     options = parser.parse_args()
     with entry.exit_code():
@@ -46,8 +46,8 @@ def main() -> None:
         connection = Connection.from_environment(os.environ)
         entry.connect()
         run(
-            recipe, connection, Reporter(), model=options.model, online=options.online,
-            until_idle_s=options.until_idle_s,
+            recipe, connection, Reporter(), model=options.model,
+            online=options.online or connection.online_store, until_idle_s=options.until_idle_s,
         )  # fmt: skip
 
 
