@@ -6,12 +6,14 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from heliostat.stack import tempdir
+from heliostat.testing.redis import RedisServer, is_installed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,3 +80,14 @@ def child_environment() -> dict[str, str]:
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A started Redis server, empty; skipped where none is installed."""
+    if not is_installed():
+        pytest.skip("redis-server is not installed")
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()

@@ -28,16 +28,16 @@ import polars as pl
 
 from heliostat.data.tables import Catalog
 from heliostat.errors import Unavailable
-from heliostat.features.definitions import Feature, FeatureService, FeatureView
+from heliostat.features.definitions import FeatureService
 from heliostat.features.packed import PackedView
 from heliostat.features.redis_client import RedisAddress, RedisConnection
 from heliostat.features.redis_store import RedisReader
 from heliostat.features.stores import Store
 from heliostat.testing.redis import RedisServer
 from tests.bench import results
+from tests.bench.features_online import FEATURES, VIEW
 
 ENGINES = ("heliostat", "feast")
-FEATURES = 10
 ROWS_PER_ENTITY = 2
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 END = T0 + timedelta(days=30)
@@ -46,20 +46,6 @@ KILL_AFTER = (0.2, 0.5, 0.8)
 """Shares of the entities that are in the server when it is killed."""
 
 
-def compute(tables: Any) -> pl.DataFrame:
-    """Stand in for a view's function; its table is written directly."""
-    return tables["t"]
-
-
-VIEW = FeatureView(
-    name="user",
-    keys=("user_id",),
-    integer_keys=("user_id",),
-    features=tuple(Feature(name=f"f{n}", dtype="float64") for n in range(FEATURES)),
-    inputs=("t",),
-    compute=compute,
-    ttl_s=None,
-)
 SERVICE = FeatureService(project="bench", name="bench", views=(VIEW,))
 
 

@@ -7,41 +7,15 @@ Writes each run to ``tests/bench/results/rollbacks.json``. Usage:
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 
-from heliostat.testing.ports import free_ports
-from tests.bench import results
+from tests.bench import results, run
 
 RUNS = 20
 MOST_S = 1.0
 """From the decision to the last answer of the candidate."""
-
-
-def measure(runs: int) -> dict[str, Any]:
-    """Run the story in a process of its own and return what it told."""
-    folder = tempfile.mkdtemp(prefix="hr-", dir="/tmp")
-    ports = ",".join(str(port) for port in free_ports(4))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{results.ROOT / 'platform'}{os.pathsep}{results.ROOT}",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.local.rollback_story", folder, ports, str(runs)],
-            cwd=results.ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return told
 
 
 def failures(told: dict[str, Any]) -> list[str]:
@@ -65,7 +39,7 @@ def main() -> int:
     """Measure, print, write; return 1 if something does not hold."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     began = time.monotonic()
-    told = measure(runs)
+    told = run.told("tests.local.rollback_story", str(runs))
     wrong = failures(told)
     last = sorted(item["decision_to_last_candidate_s"] for item in told["runs"])
     figures = {

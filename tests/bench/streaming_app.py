@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from heliostat.serving import asgi
 
-class Lines:
+
+class Lines(asgi.Application):
     """``GET <prefix>/<number>`` answers with so many lines."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one ASGI scope."""
-        if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                kind = message["type"].rpartition(".")[2]
-                await send({"type": f"lifespan.{kind}.complete"})
-                if kind == "shutdown":
-                    return
-        if scope["type"] != "http":
-            return
+    name = "lines"
+
+    async def respond(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        """Answer one request."""
         headers = [(b"content-type", b"text/plain")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for number in range(int(scope["path"].rsplit("/", 1)[-1])):

@@ -6,7 +6,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,17 +52,6 @@ def _view(name: str) -> FeatureView:
 
 VIEWS = (_view("one"), _view("two"))
 SERVICE = FeatureService(project="shop", name="churn", views=VIEWS)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis server."""
-    if not is_installed():
-        pytest.skip("redis-server is not installed")
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture
@@ -122,10 +111,10 @@ def _check(catalog: Catalog, store: Store, end: datetime) -> None:
 
 @pytest.mark.parametrize("kind", ["redis", "file"])
 def test_the_newest_event_of_every_entity_arrives_and_the_interval_is_recorded(
-    kind: str, server: RedisServer, catalog: Catalog, tmp_path: Path
+    kind: str, redis: RedisServer, catalog: Catalog, tmp_path: Path
 ) -> None:
     """In full, then the next hours; equal to looking at every row."""
-    where = server.url if kind == "redis" else stores.FILE
+    where = redis.url if kind == "redis" else stores.FILE
     store = Store(where=where, file=tmp_path / "online.db", project="shop")
     first, second = T0 + 90 * HOUR, T0 + 140 * HOUR
     assert last_end(SERVICE, store) is None
@@ -151,10 +140,10 @@ def test_the_newest_event_of_every_entity_arrives_and_the_interval_is_recorded(
 
 
 def test_the_job_goes_on_where_the_last_one_ended(
-    server: RedisServer, catalog: Catalog, tmp_path: Path
+    redis: RedisServer, catalog: Catalog, tmp_path: Path
 ) -> None:
     """In full the first time, then what came since; a moment that is reached is refused."""
-    store = Store(where=server.url, file=tmp_path / "unused", project="shop")
+    store = Store(where=redis.url, file=tmp_path / "unused", project="shop")
     first, second = T0 + 90 * HOUR, T0 + 140 * HOUR
 
     def run(until: datetime) -> MaterializeReport:
@@ -169,10 +158,10 @@ def test_the_job_goes_on_where_the_last_one_ended(
 
 
 def test_a_run_that_failed_in_the_middle_goes_on_with_what_is_missing(
-    server: RedisServer, catalog: Catalog, tmp_path: Path
+    redis: RedisServer, catalog: Catalog, tmp_path: Path
 ) -> None:
     """Nothing is recorded for it; shares that were written are not written again."""
-    store = Store(where=server.url, file=tmp_path / "unused", project="shop")
+    store = Store(where=redis.url, file=tmp_path / "unused", project="shop")
     end = T0 + 140 * HOUR
     lost = Path(str(catalog.files(VIEWS[1].table)[-1]))
     lost.rename(lost.with_suffix(".away"))
@@ -194,15 +183,15 @@ def test_a_run_that_failed_in_the_middle_goes_on_with_what_is_missing(
 
 
 def test_a_server_that_is_gone_is_told_and_nothing_is_recorded(
-    server: RedisServer, catalog: Catalog, tmp_path: Path
+    redis: RedisServer, catalog: Catalog, tmp_path: Path
 ) -> None:
     """The same call works once it is back, and brings everything."""
-    store = Store(where=server.url, file=tmp_path / "unused", project="shop")
+    store = Store(where=redis.url, file=tmp_path / "unused", project="shop")
     end = T0 + 140 * HOUR
-    server.kill()
+    redis.kill()
     with pytest.raises(Unavailable):
         materialize_on_ray(SERVICE, catalog, store, start=None, end=end, now=end, rows_per_task=150)
-    server.start()
+    redis.start()
 
     assert last_end(SERVICE, store) is None
     materialize_on_ray(SERVICE, catalog, store, start=None, end=end, now=end, rows_per_task=150)
@@ -226,9 +215,9 @@ def test_a_server_killed_in_the_middle_of_writing_is_told_and_all_is_there_in_th
         }
     )
     catalog.write(view.table, rows, run_id="made")
-    server = RedisServer(tmp_path, keeps_data=True)
-    server.start()
-    store = Store(where=server.url, file=tmp_path / "unused", project="shop")
+    redis = RedisServer(tmp_path, keeps_data=True)
+    redis.start()
+    store = Store(where=redis.url, file=tmp_path / "unused", project="shop")
 
     def run() -> Any:
         return materialize_on_ray(
@@ -236,10 +225,10 @@ def test_a_server_killed_in_the_middle_of_writing_is_told_and_all_is_there_in_th
         )
 
     def kill() -> None:
-        connection = RedisConnection(RedisAddress.parse(server.url), timeout_s=5.0)
+        connection = RedisConnection(RedisAddress.parse(redis.url), timeout_s=5.0)
         while connection.call([(b"DBSIZE",)])[0] < users // 2:
             time.sleep(0.001)
-        server.kill()
+        redis.kill()
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -247,8 +236,8 @@ def test_a_server_killed_in_the_middle_of_writing_is_told_and_all_is_there_in_th
         with pytest.raises(Unavailable):
             run()
         killer.join()
-        server.start()
-        kept = RedisConnection(RedisAddress.parse(server.url), timeout_s=5.0).call([(b"DBSIZE",)])
+        redis.start()
+        kept = RedisConnection(RedisAddress.parse(redis.url), timeout_s=5.0).call([(b"DBSIZE",)])
         assert users // 2 <= kept[0] < 2 * users, "the writing was cut in the middle"
         assert last_end(service, store) is None
 
@@ -260,4 +249,4 @@ def test_a_server_killed_in_the_middle_of_writing_is_told_and_all_is_there_in_th
         asked = {"user": rows["user"].to_list()}
         assert reader.read(asked, T0)["one_n"] == list(range(users))
     finally:
-        server.kill()
+        redis.kill()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from heliostat.features.online import OnlineReader
 from heliostat.features.packed import PackedView
 from heliostat.features.redis_client import RedisAddress
 from heliostat.features.redis_store import RedisReader
-from heliostat.testing.redis import RedisServer, is_installed
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -171,16 +170,6 @@ def test_what_a_view_returns_wrongly_reaches_the_caller_as_its_own_error(catalog
     assert catalog.version("features/wrong") is None
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    if not is_installed():
-        pytest.skip("redis-server is not installed")
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.kill()
-
-
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("store", ["file", "server"])
 def test_online_equals_offline_while_the_clock_advances(
@@ -197,7 +186,7 @@ def test_online_equals_offline_while_the_clock_advances(
     if store == "file":
         reader = OnlineReader(file, "shop", SERVICE.describe()["views"])
     else:
-        store = request.getfixturevalue("server").url
+        store = request.getfixturevalue("redis").url
         views = [PackedView.of("shop", view) for view in SERVICE.views]
         reader = RedisReader(RedisAddress.parse(store), views)
     writer = stores.open_writer(store, file, "shop")

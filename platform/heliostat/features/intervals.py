@@ -78,3 +78,9 @@ def of(lines: Iterable[str], service: str, digest: str | None = None) -> list[In
         item for item in found
         if item.service == service and (digest is None or item.digest == digest)
     ]  # fmt: skip
+
+
+def without(lines: Iterable[str], views: Iterable[str]) -> list[str]:
+    """The lines that say nothing of these views, in their order."""
+    cleared = set(views)
+    return [line for line in lines if not cleared & set(Interval.from_line(line).versions)]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from heliostat.config import require
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, HeliostatError
+from heliostat.features import stores
 from heliostat.features.cells import Cell, encode, newest_rows
 from heliostat.features.definitions import (
     CREATED_TIMESTAMP,
@@ -19,12 +21,11 @@ from heliostat.features.definitions import (
     FeatureView,
 )
 from heliostat.features.intervals import Interval
-from heliostat.features.online import OnlineReader, OnlineWriter
+from heliostat.features.online import OnlineWriter
+from heliostat.features.stores import Writer
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from heliostat.features.stores import Reader, Writer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -239,7 +240,9 @@ def _read_back(
     newest = newest_rows(view, values)
     sample = newest.sample(min(ENTITIES_CHECKED, newest.height), seed=0)
     names = [item.name for item in view.features]
-    reader = _reader(service.project, view, writer)
+    (plain,) = (each for each in service.describe()["views"] if each["name"] == view.name)
+    ageless = SimpleNamespace(**{**plain, "ttl_s": None})
+    reader = stores.reader_of(writer, service.project, [ageless])
     keys = {key: sample[key].to_list() for key in view.keys}
     as_of_end, current = reader.read(keys, end), reader.read(keys, None)
     checked = 0
@@ -255,19 +258,3 @@ def _read_back(
             )
         checked += 1
     return checked
-
-
-def _reader(project: str, view: FeatureView, writer: Writer) -> Reader:
-    """Open what was written, whatever its age."""
-    if isinstance(writer, OnlineWriter):
-        names = [item.name for item in view.features]
-        wanted = {"name": view.name, "keys": view.keys, "features": names, "ttl_s": None}
-        return OnlineReader(writer.path, project, [{**wanted, "version": view.digest()}])
-    from heliostat.features.packed import PackedView
-    from heliostat.features.postgres_store import PostgresReader
-    from heliostat.features.redis_store import RedisReader, RedisWriter
-
-    ageless = [replace(PackedView.of(project, view), ttl_us=None)]
-    if isinstance(writer, RedisWriter):
-        return RedisReader(writer.address, ageless)
-    return PostgresReader(writer.url, ageless)

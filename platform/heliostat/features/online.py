@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require, require_name
 from heliostat.errors import Unavailable
-from heliostat.features import online_tables, wire
+from heliostat.features import intervals, online_tables, wire
 from heliostat.features.cells import Cell, encode, newest_rows
 from heliostat.features.definitions import FeatureView
-from heliostat.features.intervals import Interval
 from heliostat.features.lookups import Keys
 
 if TYPE_CHECKING:
@@ -143,9 +142,9 @@ class OnlineWriter:
     def clear(self, views: Sequence[FeatureView]) -> None:
         """Make the views empty, so that a replay can start again from an earlier time.
 
-        They are the newest definitions from now on. What was recorded and noted of them goes too: it would say that values are there.
+        They are the newest definitions from now on. What was recorded and noted of them goes too:
+        it would say that values are there.
         """
-        names = {view.name for view in views}
         with self._transaction() as connection:
             for view in views:
                 table = online_tables.promote(
@@ -161,13 +160,11 @@ class OnlineWriter:
                 'SELECT rowid, entry FROM "heliostat materializations" WHERE project = ?',
                 (self._project,),
             ).fetchall()
+            kept = set(intervals.without((line for _, line in lines), [v.name for v in views]))
             connection.executemany(
                 'DELETE FROM "heliostat materializations" WHERE rowid = ?',
-                [
-                    (number,) for number, line in lines
-                    if names & set(Interval.from_line(line).versions)
-                ],
-            )  # fmt: skip
+                [(number,) for number, line in lines if line not in kept],
+            )
 
     def close(self) -> None:
         """Close the store; the next write opens it again."""

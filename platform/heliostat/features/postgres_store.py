@@ -7,7 +7,6 @@ under the keys that they have in Redis, so that two versions of a view lie side 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require, require_name
 from heliostat.errors import Unavailable
-from heliostat.features import wire
+from heliostat.features import intervals, wire
 from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureView
 from heliostat.features.lookups import Lookups
@@ -207,7 +206,8 @@ class PostgresWriter:
                 'SELECT number, entry FROM "heliostat materializations" WHERE project = %s',
                 (self._project,),
             ).fetchall()
-            gone = [n for n, line in lines if set(names) & set(json.loads(line)["versions"])]
+            kept = set(intervals.without((line for _, line in lines), names))
+            gone = [number for number, line in lines if line not in kept]
             connection.execute(
                 'DELETE FROM "heliostat materializations" WHERE number = ANY(%s)', (gone,)
             )

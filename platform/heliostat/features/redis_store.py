@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -12,7 +11,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from heliostat.config import require_name
-from heliostat.features import wire
+from heliostat.features import intervals, wire
 from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import FeatureView
 from heliostat.features.lookups import Lookups
@@ -151,8 +150,7 @@ class RedisWriter:
         What was recorded and noted of them goes too: it would say that values are there. Looks
         at every key of the database, a thousand at a time; others are served between.
         """
-        cleared = {view.name for view in views}
-        kept = [line for line in self.recorded() if not cleared & set(json.loads(line)["versions"])]
+        kept = intervals.without(self.recorded(), [view.name for view in views])
         with self._lock:
             self._connection.call([
                 (b"DEL", self._log, self._notes),

@@ -100,6 +100,16 @@ def open_writer(store: str, file: Path, project: str) -> Writer:
     return RedisWriter(RedisAddress.parse(store), project)
 
 
+def reader_of(writer: Writer, project: str, views: Sequence[Any]) -> Reader:
+    """Open for reading what a writer writes; see `open_reader`."""
+    if isinstance(writer, OnlineWriter):
+        return OnlineReader(writer.path, project, views)
+    packed = [_packed(project, view) for view in views]
+    if isinstance(writer, RedisWriter):
+        return RedisReader(writer.address, packed)
+    return PostgresReader(writer.url, packed)
+
+
 def _require_client() -> None:
     if importlib.util.find_spec("psycopg") is None:
         raise ConfigError(

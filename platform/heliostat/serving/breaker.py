@@ -19,9 +19,10 @@ class Breaker:
     Closed: every request may pass. It opens after `failures` in a row, and as soon as a
     variant that used to answer quickly answers nothing at all: when requests are under way,
     yet for twenty times its usual answer time (at least a quarter of a second, and no more
-    than a second if it usually takes a third of that) none of them has come back. A process that is stopped or gone is noticed by that, long before the
-    first deadline. Open: none may pass for `open_s`. Then one request at a time is let
-    through: its success closes the breaker, its failure opens it again.
+    than a second if it usually takes a third of that) none of them has come back. A process
+    that is stopped or gone is noticed by that, long before the first deadline. Open: none may
+    pass for `open_s`. Then one request at a time is let through: its success closes the
+    breaker, its failure opens it again.
 
     At most `max_ongoing` requests are under way at any time, so that a slow variant cannot
     use up the gateway.

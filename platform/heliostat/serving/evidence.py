@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -15,7 +15,7 @@ from heliostat.rollout.evidence import (
     PairedScore,
     VariantCounts,
 )
-from heliostat.rollout.policy import ModelPolicy, Policy
+from heliostat.rollout.policy import ModelPolicy
 from heliostat.serving.units import Seen
 
 _EPOCHS_KEPT = 3
@@ -130,20 +130,27 @@ class Gatherer:
                 gathered.pairs = []
         return reports
 
-    def idle(self, policy: Policy, taken: Sequence[EvidenceReport]) -> list[EvidenceReport]:
+    def idle(
+        self, epoch: int, models: Iterable[ModelPolicy], taken: Sequence[EvidenceReport]
+    ) -> list[EvidenceReport]:
         """Return an empty report for each rollout that none of those taken is about.
 
         Without it nobody could tell a model that nobody asks from a gateway that is gone.
+
+        Args:
+            epoch: Of the policy that holds now.
+            models: What this gateway answers for under it.
+            taken: What came since the last time.
         """
         reports = []
         told = {report.rollout_id for report in taken}
-        for model in policy.models.values():
+        for model in models:
             if model.rollout_id is None or model.rollout_id in told:
                 continue
             reports.append(
                 EvidenceReport(
                     gateway=self._gateway, sequence=self._sequence, model=model.model,
-                    rollout_id=model.rollout_id, epoch=policy.epoch, counts=(),
+                    rollout_id=model.rollout_id, epoch=epoch, counts=(),
                     stable=model.stable.version,
                 )
             )  # fmt: skip

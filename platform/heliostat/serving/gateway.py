@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from heliostat import telemetry
 from heliostat.access import seal as access_seal
@@ -173,8 +173,8 @@ class Gateway(asgi.Application):
         if self.policies.snapshot is not None and not self.outbox:
             # Only where nothing waits: they may not push counts out while the controller is gone.
             policy = self.policies.snapshot.policy
-            ours = {k: v for k, v in policy.models.items() if serves(self._settings, k)}
-            self.outbox.put(self.gatherer.idle(replace(policy, models=ours), taken))
+            ours = (each for name, each in policy.models.items() if serves(self._settings, name))
+            self.outbox.put(self.gatherer.idle(policy.epoch, ours, taken))
         while (batch := self.outbox.next_batch()) is not None:
             body, sequence = batch
             headers = sealed(self._seal, "evidence", 0, body)

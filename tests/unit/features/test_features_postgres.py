@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from heliostat.errors import ConfigError, Unavailable
 from heliostat.features import stores
-from heliostat.features.definitions import Feature, FeatureView
+from heliostat.features.definitions import FeatureView
 from heliostat.features.intervals import Interval
 from heliostat.features.packed import PackedView
 from heliostat.features.postgres_store import PostgresReader, PostgresWriter
+from tests.unit.features import typed_view
 from tests.unit.postgres import Server
 
 T0 = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -38,39 +38,15 @@ def url(server: Server) -> str:
     return server.new_database().replace("+psycopg", "")
 
 
-def compute(tables: Any) -> pl.DataFrame:
-    """Stand in for a view's function; these tests give its result directly."""
-    return tables["t"]
-
-
-def _view(**parts: Any) -> FeatureView:
-    given: dict[str, Any] = {
-        "name": "v", "keys": ("id",), "inputs": ("t",), "compute": compute, "ttl_s": 60.0,
-        "features": (
-            Feature(name="real", dtype="float64"), Feature(name="whole", dtype="int64"),
-            Feature(name="text", dtype="string"),
-        ),
-    }  # fmt: skip
-    return FeatureView(**(given | parts))
-
-
-def _frame(*rows: tuple[Any, ...]) -> pl.DataFrame:
-    schema = {
-        "id": pl.String, "event_timestamp": pl.Datetime("us", "UTC"), "real": pl.Float64,
-        "whole": pl.Int64, "text": pl.String,
-    }  # fmt: skip
-    return pl.DataFrame(list(rows), schema=schema, orient="row")
-
-
 def _opened(url: str, view: FeatureView) -> tuple[PostgresWriter, PostgresReader]:
     return PostgresWriter(url, "p"), PostgresReader(url, [PackedView.of("p", view)])
 
 
 def test_values_come_back_as_they_were_written(url: str) -> None:
     """Numbers, texts and nulls; strangers, null keys and NaN keys are missing; both ways to ask."""
-    view = _view()
+    view = typed_view.view()
     writer, reader = _opened(url, view)
-    rows = _frame(
+    rows = typed_view.frame(
         ("a", T0, -0.5, 2**53 + 1, "ü"), ("b", T0, None, None, None), ("", T0, 1.0, -1, "")
     )
     assert writer.write(view, rows) == 3
@@ -90,9 +66,9 @@ def test_a_value_counts_from_its_event_to_its_time_to_live(
     url: str, age: timedelta, seen: bool
 ) -> None:
     """Both ends included, to the microsecond."""
-    view = _view()
+    view = typed_view.view()
     writer, reader = _opened(url, view)
-    writer.write(view, _frame(("a", T0, 0.5, 1, "")))
+    writer.write(view, typed_view.frame(("a", T0, 0.5, 1, "")))
 
     assert reader.read({"id": ["a"]}, T0 + age)["real"] == [0.5 if seen else None]
 
@@ -101,12 +77,12 @@ def test_the_newest_event_stays_whatever_the_order(url: str) -> None:
     """Also before 1970, in Feast's table too, and an equal event is a correction."""
     import psycopg
 
-    view = _view(ttl_s=None)
+    view = typed_view.view(ttl_s=None)
     writer, reader = _opened(url, view)
     moments = [datetime(1969, 6, 1, tzinfo=UTC) + timedelta(days=n % 400, microseconds=n % 7) for n in range(60)]  # fmt: skip
     random.Random(3).shuffle(moments)
     for number, moment in enumerate(moments):
-        writer.write(view, _frame(("a", moment, float(number), number, str(number))))
+        writer.write(view, typed_view.frame(("a", moment, float(number), number, str(number))))
     newest = max(moments)
     last = max(number for number, moment in enumerate(moments) if moment == newest)
 
@@ -118,10 +94,10 @@ def test_the_newest_event_stays_whatever_the_order(url: str) -> None:
 
 def test_two_versions_of_a_view_are_served_side_by_side(url: str) -> None:
     """A changed definition is another version; each reader sees its own, and one can be cleared."""
-    old, new = _view(ttl_s=60.0), _view(ttl_s=61.0)
+    old, new = typed_view.view(ttl_s=60.0), typed_view.view(ttl_s=61.0)
     (writer, old_reader), (_, new_reader) = _opened(url, old), _opened(url, new)
-    writer.write(old, _frame(("a", T0, 1.0, 1, "old")))
-    writer.write(new, _frame(("a", T0, 2.0, 2, "new")))
+    writer.write(old, typed_view.frame(("a", T0, 1.0, 1, "old")))
+    writer.write(new, typed_view.frame(("a", T0, 2.0, 2, "new")))
 
     assert old_reader.read({"id": ["a"]}, T0)["text"] == ["old"]
     assert new_reader.read({"id": ["a"]}, T0)["text"] == ["new"]
@@ -132,7 +108,7 @@ def test_two_versions_of_a_view_are_served_side_by_side(url: str) -> None:
 
 def test_what_was_brought_and_what_is_done_is_remembered_until_cleared(url: str) -> None:
     """Records in their order, notes until they are forgotten."""
-    view = _view()
+    view = typed_view.view()
     writer, _ = _opened(url, view)
     lines = [
         Interval(
@@ -157,9 +133,9 @@ def test_requests_of_one_turn_share_a_query(url: str) -> None:
     """A hundred at once get each their own rows, over one connection."""
     import psycopg
 
-    view = _view()
+    view = typed_view.view()
     writer, reader = _opened(url, view)
-    writer.write(view, _frame(*[(f"u{n}", T0, float(n), n, "") for n in range(100)]))
+    writer.write(view, typed_view.frame(*[(f"u{n}", T0, float(n), n, "") for n in range(100)]))
 
     async def story() -> list[Any]:
         found = await asyncio.gather(
@@ -176,15 +152,17 @@ def test_requests_of_one_turn_share_a_query(url: str) -> None:
 def test_a_server_that_dies_is_told_and_comes_back(server: Server) -> None:
     """No half of a write is seen; the same writer and readers go on afterwards."""
     url = server.new_database().replace("+psycopg", "")
-    view = _view()
+    view = typed_view.view()
     writer, reader = _opened(url, view)
-    writer.write(view, _frame(("a", T0, 1.0, 1, "before")))
+    writer.write(view, typed_view.frame(("a", T0, 1.0, 1, "before")))
 
     async def story() -> list[Any]:
         found: list[Any] = [await reader.fetch({"id": ["a"]}, T0)]
         server.stop()
         for call in (
-            lambda: asyncio.to_thread(writer.write, view, _frame(("a", T0, 2.0, 2, "lost"))),
+            lambda: asyncio.to_thread(
+                writer.write, view, typed_view.frame(("a", T0, 2.0, 2, "lost"))
+            ),
             lambda: asyncio.to_thread(reader.read, {"id": ["a"]}, T0),
             lambda: reader.fetch({"id": ["a"]}, T0),
         ):
@@ -196,16 +174,16 @@ def test_a_server_that_dies_is_told_and_comes_back(server: Server) -> None:
         return found
 
     assert [item["text"] for item in asyncio.run(story())] == [["before"], ["before"]]
-    writer.write(view, _frame(("a", T0, 3.0, 3, "after")))
+    writer.write(view, typed_view.frame(("a", T0, 3.0, 3, "after")))
     assert reader.read({"id": ["a"]}, T0)["text"] == ["after"]
 
 
 def test_a_name_that_the_server_would_cut_is_refused(url: str) -> None:
     """Two views would share a table."""
-    view = _view(name="v" * 63)
+    view = typed_view.view(name="v" * 63)
 
     with pytest.raises(ConfigError, match="must be at most 60 letters in PostgreSQL"):
-        PostgresWriter(url, "p").write(view, _frame(("a", T0, 1.0, 1, "")))
+        PostgresWriter(url, "p").write(view, typed_view.frame(("a", T0, 1.0, 1, "")))
 
 
 def test_a_url_opens_it(url: str, tmp_path: Path) -> None:

@@ -14,34 +14,11 @@ from heliostat.features.definitions import Feature, FeatureView
 from heliostat.features.packed import PackedView, stored
 from heliostat.features.redis_client import RedisAddress
 from heliostat.features.redis_store import RedisReader, RedisWriter
+from tests.unit.features import typed_view
 
 T0 = datetime(2026, 1, 10, 12, tzinfo=UTC)
 MICRO = timedelta(microseconds=1)
 MOMENT = pl.Datetime("us", "UTC")
-
-
-def compute(tables: Any) -> pl.DataFrame:
-    """Stand in for a view's function; these tests give its result directly."""
-    return tables["t"]
-
-
-def _view(**parts: Any) -> FeatureView:
-    given: dict[str, Any] = {
-        "name": "v", "keys": ("id",), "inputs": ("t",), "compute": compute, "ttl_s": 60.0,
-        "features": (
-            Feature(name="real", dtype="float64"), Feature(name="whole", dtype="int64"),
-            Feature(name="text", dtype="string"),
-        ),
-    }  # fmt: skip
-    return FeatureView(**(given | parts))
-
-
-def _frame(*rows: tuple[Any, ...]) -> pl.DataFrame:
-    schema = {
-        "id": pl.String, "event_timestamp": MOMENT, "real": pl.Float64, "whole": pl.Int64,
-        "text": pl.String,
-    }  # fmt: skip
-    return pl.DataFrame(list(rows), schema=schema, orient="row")
 
 
 def _opened(server: Any, view: FeatureView) -> tuple[RedisWriter, RedisReader]:
@@ -51,10 +28,10 @@ def _opened(server: Any, view: FeatureView) -> tuple[RedisWriter, RedisReader]:
 
 def test_values_come_back_as_they_were_written(redis: Any) -> None:
     """Numbers, texts and nulls; strangers, null keys and NaN keys are missing."""
-    view = _view()
+    view = typed_view.view()
     writer, reader = _opened(redis, view)
     writer.write(
-        view, _frame(("a", T0, -0.5, 2**53 + 1, "ü"), ("b", T0, None, None, None), ("", T0, 1.0, -1, ""))
+        view, typed_view.frame(("a", T0, -0.5, 2**53 + 1, "ü"), ("b", T0, None, None, None), ("", T0, 1.0, -1, ""))
     )  # fmt: skip
 
     assert reader.read({"id": ["a", "b", "", "c", None, float("nan"), "a"]}, T0) == {  # type: ignore[list-item]
@@ -70,9 +47,9 @@ def test_a_value_counts_from_its_event_to_its_time_to_live(
     redis: Any, age: timedelta, seen: bool, rows: int
 ) -> None:
     """Both ends included, to the microsecond, one row or many."""
-    view = _view(features=(Feature(name="real", dtype="float64"),))
+    view = typed_view.view(features=(Feature(name="real", dtype="float64"),))
     writer, reader = _opened(redis, view)
-    writer.write(view, _frame(("a", T0, 0.5, 1, "")).drop("whole", "text"))
+    writer.write(view, typed_view.frame(("a", T0, 0.5, 1, "")).drop("whole", "text"))
 
     found = reader.read({"id": ["a"] * rows}, T0 + age)
 
@@ -81,12 +58,12 @@ def test_a_value_counts_from_its_event_to_its_time_to_live(
 
 def test_the_newest_event_stays_whatever_the_order(redis: Any) -> None:
     """Also across batches, and an equal event is a correction."""
-    view = _view(ttl_s=None)
+    view = typed_view.view(ttl_s=None)
     writer, reader = _opened(redis, view)
     moments = [T0 + timedelta(microseconds=n % 7) + timedelta(days=n % 3) for n in range(60)]
     random.Random(3).shuffle(moments)
     for number, moment in enumerate(moments):
-        writer.write(view, _frame(("a", moment, float(number), number, str(number))))
+        writer.write(view, typed_view.frame(("a", moment, float(number), number, str(number))))
     newest = max(moments)
     last = max(number for number, moment in enumerate(moments) if moment == newest)
 
@@ -95,20 +72,20 @@ def test_the_newest_event_stays_whatever_the_order(redis: Any) -> None:
 
 def test_moments_before_1970_are_older(redis: Any) -> None:
     """Their numbers are negative; their bytes are smaller all the same."""
-    view = _view(ttl_s=None)
+    view = typed_view.view(ttl_s=None)
     writer, reader = _opened(redis, view)
     for year, number in ((1950, 1), (1969, 2), (1930, 0)):
-        writer.write(view, _frame(("a", T0.replace(year=year), 0.0, number, "")))
+        writer.write(view, typed_view.frame(("a", T0.replace(year=year), 0.0, number, "")))
 
     assert reader.read({"id": ["a"]}, None)["whole"] == [2]
 
 
 def test_two_versions_of_a_view_are_served_side_by_side(redis: Any) -> None:
     """A changed definition is another version; each reader sees its own."""
-    old, new = _view(ttl_s=60.0), _view(ttl_s=61.0)
+    old, new = typed_view.view(ttl_s=60.0), typed_view.view(ttl_s=61.0)
     (writer, old_reader), (_, new_reader) = _opened(redis, old), _opened(redis, new)
-    writer.write(old, _frame(("a", T0, 1.0, 1, "old")))
-    writer.write(new, _frame(("a", T0, 2.0, 2, "new")))
+    writer.write(old, typed_view.frame(("a", T0, 1.0, 1, "old")))
+    writer.write(new, typed_view.frame(("a", T0, 2.0, 2, "new")))
 
     assert old_reader.read({"id": ["a"]}, T0)["text"] == ["old"]
     assert new_reader.read({"id": ["a"]}, T0)["text"] == ["new"]
@@ -121,7 +98,7 @@ def test_many_random_rows_read_alike_alone_and_together(redis: Any, with_text: b
     features = [Feature(name=f"f{n}", dtype="int64" if n % 3 else "float64") for n in range(70)]
     if with_text:
         features[5] = Feature(name="f5", dtype="string")
-    view = _view(features=tuple(features), keys=("zone", "id"), integer_keys=("id",))
+    view = typed_view.view(features=tuple(features), keys=("zone", "id"), integer_keys=("id",))
     kinds = {"float64": pl.Float64, "int64": pl.Int64, "string": pl.String}
     values = {"float64": source.random, "int64": lambda: source.randrange(-9, 9), "string": lambda: "é" * source.randrange(4)}  # fmt: skip
     rows = 300
@@ -157,9 +134,9 @@ def test_many_random_rows_read_alike_alone_and_together(redis: Any, with_text: b
 
 def test_an_event_loop_reads_what_a_thread_reads(redis: Any) -> None:
     """Two hundred at once over one connection, each its own answer."""
-    view = _view()
+    view = typed_view.view()
     writer, reader = _opened(redis, view)
-    writer.write(view, _frame(*((f"u{n}", T0, float(n), n, str(n)) for n in range(200))))
+    writer.write(view, typed_view.frame(*((f"u{n}", T0, float(n), n, str(n)) for n in range(200))))
 
     async def ask() -> list[Any]:
         return await asyncio.gather(*(reader.fetch({"id": [f"u{n}"]}, T0) for n in range(200)))
@@ -170,18 +147,18 @@ def test_an_event_loop_reads_what_a_thread_reads(redis: Any) -> None:
 def test_the_event_loop_of_serves_replicas_reads_too(redis: Any) -> None:
     """Its transports are of no class of asyncio's."""
     uvloop = pytest.importorskip("uvloop")
-    view = _view(ttl_s=None)
+    view = typed_view.view(ttl_s=None)
     writer, reader = _opened(redis, view)
-    writer.write(view, _frame(("a", T0, 1.0, 1, "x")))
+    writer.write(view, typed_view.frame(("a", T0, 1.0, 1, "x")))
 
     assert uvloop.run(reader.fetch({"id": ["a"]}, None))["text"] == ["x"]
 
 
 def test_a_server_that_comes_back_is_read_again(redis: Any) -> None:
     """The first call after the loss says so; the next ones connect."""
-    view = _view()
+    view = typed_view.view()
     writer, reader = _opened(redis, view)
-    writer.write(view, _frame(("a", T0, 1.0, 1, "")))
+    writer.write(view, typed_view.frame(("a", T0, 1.0, 1, "")))
     assert reader.read({"id": ["a"]}, T0)["whole"] == [1]
     redis.kill()
 
@@ -191,19 +168,19 @@ def test_a_server_that_comes_back_is_read_again(redis: Any) -> None:
         ):
             read({"id": ["a"]}, T0)
     with pytest.raises(Unavailable):
-        writer.write(view, _frame(("a", T0, 1.0, 1, "")))
+        writer.write(view, typed_view.frame(("a", T0, 1.0, 1, "")))
     redis.start()
 
     assert reader.read({"id": ["a"]}, T0)["whole"] == [None]
-    assert writer.write(view, _frame(("a", T0, 3.0, 3, ""))) == 1
+    assert writer.write(view, typed_view.frame(("a", T0, 3.0, 3, ""))) == 1
     assert reader.read({"id": ["a"]}, T0)["whole"] == [3]
 
 
 def test_a_lost_connection_is_told_to_all_who_wait_in_the_loop(redis: Any) -> None:
     """And after `drop` the next one connects anew."""
-    view = _view()
+    view = typed_view.view()
     writer, reader = _opened(redis, view)
-    writer.write(view, _frame(("a", T0, 1.0, 1, "")))
+    writer.write(view, typed_view.frame(("a", T0, 1.0, 1, "")))
 
     async def story() -> tuple[list[Any], Any]:
         await reader.fetch({"id": ["a"]}, T0)
@@ -224,9 +201,9 @@ def test_a_lost_connection_is_told_to_all_who_wait_in_the_loop(redis: Any) -> No
 
 def test_a_key_that_something_else_wrote_is_an_error(redis: Any) -> None:
     """Not a value that looks like one."""
-    view = _view(features=(Feature(name="real", dtype="float64"),))
+    view = typed_view.view(features=(Feature(name="real", dtype="float64"),))
     writer, reader = _opened(redis, view)
-    writer.write(view, _frame(("a", T0, 0.5, 1, "")).drop("whole", "text"))
+    writer.write(view, typed_view.frame(("a", T0, 0.5, 1, "")).drop("whole", "text"))
     key = PackedView.of("p", view).key_encoder()(["a"])
     writer._connection.call([(b"SET", key, b"poison")])
 
@@ -237,7 +214,7 @@ def test_a_key_that_something_else_wrote_is_an_error(redis: Any) -> None:
 
 def test_what_was_materialized_is_recorded_beside_the_values(redis: Any) -> None:
     """In the order in which it happened."""
-    writer, _ = _opened(redis, _view())
+    writer, _ = _opened(redis, typed_view.view())
     writer.record("one")
     writer.record("ü")
 
@@ -258,12 +235,12 @@ def test_a_wrong_url_is_refused_without_its_password(url: str, shown: str) -> No
 
 def test_a_password_and_a_database_are_used(redis: Any) -> None:
     """As the URL says; a wrong one is told."""
-    view = _view()
+    view = typed_view.view()
     writer, _ = _opened(redis, view)
     writer._connection.call([(b"CONFIG", b"SET", b"requirepass", b"s3/cret")])
     url = f"redis://:s3%2Fcret@127.0.0.1:{redis.port}/3"
     known = RedisWriter(RedisAddress.parse(url), "p")
-    known.write(view, _frame(("a", T0, 1.0, 1, "")))
+    known.write(view, typed_view.frame(("a", T0, 1.0, 1, "")))
 
     async def ask() -> Any:
         return await RedisReader(RedisAddress.parse(url), [PackedView.of("p", view)]).fetch(
@@ -277,19 +254,19 @@ def test_a_password_and_a_database_are_used(redis: Any) -> None:
 
 def test_a_cleared_view_takes_earlier_values_again(redis: Any) -> None:
     """In our layout and in Feast's; another view of the same entities stays."""
-    view, other = _view(ttl_s=None), _view(ttl_s=None, name="other")
+    view, other = typed_view.view(ttl_s=None), typed_view.view(ttl_s=None, name="other")
     writer, reader = _opened(redis, view)
     for each in (view, other):
-        writer.write(each, _frame(*[(f"e{n}", T0, 1.0, 1, "new") for n in range(1_500)]))
+        writer.write(each, typed_view.frame(*[(f"e{n}", T0, 1.0, 1, "new") for n in range(1_500)]))
 
     writer.clear([view])
 
     keys = {"id": ["e0", "e1499"]}
     assert reader.read(keys, None)["text"] == [None, None]
     assert _opened(redis, other)[1].read(keys, None)["text"] == ["new", "new"]
-    writer.write(view, _frame(("e0", T0 - 9 * MICRO, 0.5, 2, "old")))
+    writer.write(view, typed_view.frame(("e0", T0 - 9 * MICRO, 0.5, 2, "old")))
     assert reader.read(keys, None)["text"] == ["old", None]
-    (before,) = stored("p", view, _frame(("e0", T0 - 9 * MICRO, 0.5, 2, "old")))
+    (before,) = stored("p", view, typed_view.frame(("e0", T0 - 9 * MICRO, 0.5, 2, "old")))
     names, values = before.hash_fields[::2], before.hash_fields[1::2]
     assert writer._connection.call([(b"HMGET", before.hash_key, *names)]) == [list(values)]
 

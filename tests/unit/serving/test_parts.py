@@ -178,13 +178,16 @@ def test_a_model_that_nobody_asks_is_told_from_a_gateway_that_is_gone() -> None:
     policy = Policy(epoch=7, models={each.model: each for each in (MODEL, quiet, settled)})
     gatherer.count(MODEL, 7, "1", unit="u1", latency_ms=1.0, failed=False)
 
-    assert gatherer.idle(policy, gatherer.take()) == [
+    assert gatherer.idle(7, policy.models.values(), gatherer.take()) == [
         EvidenceReport(
             gateway="g", sequence=1, model="quiet", rollout_id="quiet-1", epoch=7,
             stable=MODEL.stable.version, counts=(),
         )
     ]  # fmt: skip
-    assert [report.model for report in gatherer.idle(policy, [])] == ["shapes", "quiet"]
+    assert [report.model for report in gatherer.idle(7, policy.models.values(), [])] == [
+        "shapes",
+        "quiet",
+    ]
 
 
 def test_an_outbox_keeps_the_newest_reports_and_forgets_what_was_taken() -> None:
