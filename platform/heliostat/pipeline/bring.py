@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from heliostat import config
 from heliostat.config import require
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
@@ -28,11 +27,7 @@ def main() -> None:
 
     Without ``--online`` the platform's own file is made anew, as of the start of the replay.
     """
-    parser = entry.parser_for("Build the feature views, and bring their values online.")
-    parser.add_argument("--recipe", required=True, metavar="MODULE:FUNCTION")
-    parser.add_argument(
-        "--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE"
-    )
+    parser = entry.recipe_parser("Build the feature views, and bring their values online.")
     parser.add_argument("--online", metavar="file|URL", help="bring them here, by Ray tasks")
     parser.add_argument(
         "--until", metavar="TIME", help="with --online: up to this moment; default: now"
@@ -43,9 +38,7 @@ def main() -> None:
     )  # fmt: skip
     options = parser.parse_args()
     with entry.exit_code():
-        recipe = config.override(config.load(options.recipe), options.assignments)
-        if not isinstance(recipe, PipelineRecipe):
-            raise ConfigError("--recipe", options.recipe, "must return a PipelineRecipe")
+        recipe = entry.recipe_of(options, PipelineRecipe)
         until, reporter = moment(options.until), Reporter()
         connection = Connection.from_environment(os.environ)
         from heliostat.pipeline.run import Run

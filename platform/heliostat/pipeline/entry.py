@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from heliostat import config, telemetry
 from heliostat.errors import ConfigError, HeliostatError
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
+
+T = TypeVar("T")
 
 
 def main(until: str) -> None:
@@ -26,16 +29,10 @@ def main(until: str) -> None:
     Args:
         until: Last stage to run; those before it run too, or are reused.
     """
-    parser = parser_for(f"Run the pipeline until {until!r} has ended.")
-    parser.add_argument("--recipe", required=True, metavar="MODULE:FUNCTION")
-    parser.add_argument(
-        "--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE"
-    )
+    parser = recipe_parser(f"Run the pipeline until {until!r} has ended.")
     options = parser.parse_args()
     with exit_code():
-        recipe = config.override(config.load(options.recipe), options.assignments)
-        if not isinstance(recipe, PipelineRecipe):
-            raise ConfigError("--recipe", options.recipe, "must return a PipelineRecipe")
+        recipe = recipe_of(options, PipelineRecipe)
         connection = Connection.from_environment(os.environ)
         from heliostat.pipeline.run import Run
 
@@ -48,6 +45,28 @@ def parser_for(description: str) -> argparse.ArgumentParser:
         description=description,
         epilog="exit: 0 done  2 your config  3 a gate said no  4 an outside system is down",
     )
+
+
+def recipe_parser(description: str) -> argparse.ArgumentParser:
+    """Begin the command line of a job that runs a recipe; `recipe_of` reads it."""
+    parser = parser_for(description)
+    parser.add_argument("--recipe", required=True, metavar="MODULE:FUNCTION")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE"
+    )
+    return parser
+
+
+def recipe_of(options: argparse.Namespace, kind: type[T]) -> T:
+    """Load the recipe that was named, with its fields set.
+
+    Raises:
+        ConfigError: It cannot be meant, or is of another kind.
+    """
+    recipe = config.override(config.load(options.recipe), options.assignments)
+    if not isinstance(recipe, kind):
+        raise ConfigError("--recipe", options.recipe, f"must return a {kind.__name__}")
+    return recipe
 
 
 @contextmanager

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from heliostat import config
 from heliostat.data.tables import Catalog
-from heliostat.errors import ConfigError, Unavailable
+from heliostat.errors import Unavailable
 from heliostat.features.stores import FILE, Store
 from heliostat.pipeline import entry
 from heliostat.pipeline.connection import Connection
@@ -25,11 +24,7 @@ _RETRY_S = 2.0
 
 def main() -> None:
     """Read the command line, run the stream, and leave the process with the right exit code."""
-    parser = entry.parser_for("Bring a topic's messages into tables and the online store.")
-    parser.add_argument("--recipe", required=True, metavar="MODULE:FUNCTION")
-    parser.add_argument(
-        "--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE"
-    )
+    parser = entry.recipe_parser("Bring a topic's messages into tables and the online store.")
     parser.add_argument("--model", required=True, help="the folder of tables that it writes to")
     parser.add_argument(
         "--until-idle-s", type=float, help="end when nothing came for so long; default: never"
@@ -40,9 +35,7 @@ def main() -> None:
     )  # fmt: skip
     options = parser.parse_args()
     with entry.exit_code():
-        recipe = config.override(config.load(options.recipe), options.assignments)
-        if not isinstance(recipe, StreamRecipe):
-            raise ConfigError("--recipe", options.recipe, "must return a StreamRecipe")
+        recipe = entry.recipe_of(options, StreamRecipe)
         connection = Connection.from_environment(os.environ)
         entry.connect()
         run(

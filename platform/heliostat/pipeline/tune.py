@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from heliostat import config
-from heliostat.errors import ConfigError
 from heliostat.pipeline import entry
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -27,16 +25,10 @@ class TuneRecipe:
 
 def main() -> None:
     """Read the command line, search, train the best, register, leave with the right exit code."""
-    parser = entry.parser_for("Search, train with the best values, and register.")
-    parser.add_argument("--recipe", required=True, metavar="MODULE:FUNCTION")
-    parser.add_argument(
-        "--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE"
-    )
+    parser = entry.recipe_parser("Search, train with the best values, and register.")
     options = parser.parse_args()
     with entry.exit_code():
-        recipe = config.override(config.load(options.recipe), options.assignments)
-        if not isinstance(recipe, TuneRecipe):
-            raise ConfigError("--recipe", options.recipe, "must return a TuneRecipe")
+        recipe = entry.recipe_of(options, TuneRecipe)
         connection, reporter = Connection.from_environment(os.environ), Reporter()
         from heliostat.pipeline.run import Run
 
