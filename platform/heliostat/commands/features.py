@@ -121,7 +121,7 @@ def features_parity(
         if filled is None:
             raise ConfigError(
                 f"online store {online}", name, "must be filled with these definitions first",
-                next_step="Materialize them: heliostat submit -- jobs/materialize.py",
+                next_step="Materialize them: heliostat submit --recipe MODULE:FUNCTION -- jobs/materialize.py",
             )  # fmt: skip
         catalog = Catalog(home.tables / views[0].tables)
         if filled.below is not None:

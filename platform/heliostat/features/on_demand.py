@@ -228,6 +228,28 @@ def transforms(views: Sequence[Described]) -> list[Transform]:
     ]  # fmt: skip
 
 
+def completed(
+    ready: Sequence[Transform],
+    values: Mapping[str, list[Any]],
+    given: Mapping[str, Sequence[Any]],
+) -> dict[str, list[Any]]:
+    """Add what is computed on demand to stored features; offline training sets do it by frames.
+
+    Args:
+        ready: Of the service; see `transforms`.
+        values: What was read, by feature.
+        given: What the request or event carries, by column.
+
+    Raises:
+        ConfigError: A feature cannot be computed from these.
+    """
+    columns = {**given, **values}
+    found = dict(values)
+    for transform in ready:
+        found.update(transform.columns(columns))
+    return found
+
+
 def _check(function: ast.FunctionDef, where: str) -> None:
     arguments = function.args
     plain = not (

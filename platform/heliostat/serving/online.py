@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from heliostat import telemetry
 from heliostat.config import require
 from heliostat.errors import ConfigError
-from heliostat.features.on_demand import transforms
+from heliostat.features.on_demand import completed, transforms
 from heliostat.registry.package import FeatureServiceReference
 from heliostat.serving.breaker import Breaker
 from heliostat.serving.refused import Refused
@@ -89,12 +89,7 @@ class Features:
         Raises:
             ConfigError: One of them cannot be computed.
         """
-        if not self._transforms:
-            return values
-        columns = {**given, **values}
-        for transform in self._transforms:
-            values = {**values, **transform.columns(columns)}
-        return values
+        return completed(self._transforms, values, given) if self._transforms else values
 
     @property
     def is_remote(self) -> bool:

@@ -17,7 +17,7 @@ from heliostat.data import positions
 from heliostat.data.tables import Catalog
 from heliostat.errors import Unavailable
 from heliostat.features import stores
-from heliostat.features.on_demand import transforms
+from heliostat.features.on_demand import Transform, completed, transforms
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.rollout.policy import ModelPolicy, Policy, Variant
@@ -104,7 +104,7 @@ class Scorer:
         self._policy: Policy | None = None
         self._asked_at = -1e9
         self._loaded: dict[str, Predictor] = {}
-        self._readers: dict[str, stores.Reader] = {}
+        self._readers: dict[str, tuple[stores.Reader, list[Transform]]] = {}
         self._writer: Writer | None = None
         self._produced: dict[str, int] = {}
         """By place, the offset up to which answers are in the output topic."""
@@ -243,16 +243,16 @@ class Scorer:
         missing = [i.name for i in predictor.description.inputs if i.name not in rows.columns]
         if not missing or reference is None or self._models.online_db is None:
             return rows
-        reader = self._readers.get(reference.digest)
-        if reader is None:
-            reader = self._readers[reference.digest] = stores.open_reader(
+        if reference.digest not in self._readers:
+            reader = stores.open_reader(
                 self._models.online_store, self._models.online_db, reference.project,
                 reference.views,
             )  # fmt: skip
+            self._readers[reference.digest] = reader, transforms(reference.on_demand)
+        reader, ready = self._readers[reference.digest]
         found = reader.read({key: rows[key].to_list() for key in reference.keys}, None)
         given = {name: rows[name].to_list() for name in reference.requested}
-        for transform in transforms(reference.on_demand):
-            found = {**found, **transform.columns({**given, **found})}
+        found = completed(ready, found, given)
         return rows.with_columns(pl.Series(name, found[name]) for name in missing if name in found)
 
 
