@@ -110,7 +110,7 @@ def features_parity(
     if service is not None and service not in defined:
         raise ConfigError(
             "service", service, "must be defined", breaks=nearest(service, defined),
-            next_step="Known: " + (", ".join(defined) or "none; run the features stage first"),
+            next_step=None if defined else "Run the features stage first",
         )  # fmt: skip
     reports = {}
     for name in [service] if service is not None else list(defined):
