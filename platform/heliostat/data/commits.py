@@ -88,7 +88,8 @@ def attempt(
     removes = [remove_action(file, changes_data=change.changes_data) for file in change.remove]
     if table is None:
         try:
-            _create(folder, change, adds, _properties(run_id, 0, details, change.numbers))
+            made = _properties(run_id, 0, details, change.numbers, is_first=True)
+            _create(folder, change, adds, made)
         except (DeltaError, FileExistsError, OSError) as error:
             if open_table(folder) is None:
                 raise _failed(folder, error) from error
@@ -156,13 +157,20 @@ def _require_partitions(name: str, table: DeltaTable, change: Change) -> None:
 
 
 def _properties(
-    run_id: str, version: int, details: dict[str, Any], numbers: Mapping[str, int]
+    run_id: str,
+    version: int,
+    details: dict[str, Any],
+    numbers: Mapping[str, int],
+    *,
+    is_first: bool = False,
 ) -> Any:
     from deltalake import CommitProperties, Transaction
 
     # The run's transaction holds the version that it makes, so that it is found without a search.
     return CommitProperties(
         custom_metadata={"heliostat": json.dumps({"run": run_id, **details})},
+        # Else deltalake puts a creation that lost the race on top of the one that won, unseen.
+        max_commit_retries=0 if is_first else None,
         app_transactions=[
             Transaction(run_id, version),
             Transaction(SERIAL, version),

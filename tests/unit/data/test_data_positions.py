@@ -77,6 +77,28 @@ def test_of_writers_that_race_for_each_stretch_exactly_one_commits_it(tmp_path):
     assert catalog.read("events")["number"].sort().to_list() == list(range(60))
 
 
+def test_of_writers_that_make_the_table_at_once_one_makes_it(tmp_path):
+    """The others are told: a table that just came to be is no reason to add the rows again."""
+    for turn in range(10):
+        catalog, ready, told = Catalog(tmp_path / str(turn)), threading.Barrier(4), []
+
+        def write(catalog=catalog, ready=ready, told=told) -> None:
+            ready.wait()
+            try:
+                told.append(put(catalog, 0, 3, part=threading.get_native_id()))
+            except Moved:
+                told.append(None)
+
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+
+        assert catalog.read("events")["number"].sort().to_list() == [0, 1, 2]
+        assert sorted(told, key=str) == [0, None, None, None]
+
+
 def test_a_writer_that_died_before_its_commit_leaves_nothing_to_see(tmp_path):
     """Its file lies in the folder; no version names it, and the stretch is still open."""
     code = (
