@@ -25,7 +25,8 @@ class FeatureReader(Protocol):
     """Reads online features; `heliostat.features.online.OnlineReader` is one.
 
     A reader of a server also has ``async fetch``, with the arguments and the answer of `read`,
-    and ``drop``, which gives up a connection that does not answer.
+    and maybe ``drop``, which gives up a connection that does not answer. One that is not ours
+    says so by ``kind``.
     """
 
     def read(self, keys: Keys, at: datetime | None) -> Values:
@@ -90,6 +91,16 @@ class Features:
             ConfigError: One of them cannot be computed.
         """
         return completed(self._transforms, values, given) if self._transforms else values
+
+    @property
+    def reader(self) -> str | None:
+        """Whose reader it is: ``heliostat``, or ``feast`` where a type is one that only Feast's
+        decodes; None while the store cannot be opened.
+        """
+        try:
+            return str(getattr(self._opened(), "kind", "heliostat"))
+        except Refused:
+            return None
 
     @property
     def is_remote(self) -> bool:

@@ -1,0 +1,141 @@
+"""A plain Feast project with types that only Feast decodes, as its owner would write it.
+
+Run as a program, in a process of its own: ``feast_types.py FOLDER SIZE``; applies the project, with an
+embedding of numbers of SIZE bits, writes values online with Feast's own tools, and prints the
+descriptions of its services, or why there is none, as one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import feast
+import pandas as pd
+from feast import types
+from feast.on_demand_feature_view import on_demand_feature_view
+
+from heliostat.errors import ConfigError
+from heliostat.features import feast_services
+from heliostat.features.definitions import Feature, OnDemandView
+
+YAML = """\
+project: shop
+provider: local
+registry: registry.db
+online_store:
+  type: sqlite
+  path: values/online.db
+entity_key_serialization_version: 3
+"""
+EVENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def likeness(row: dict[str, Any]) -> dict[str, Any]:
+    """Bring a list to the one number that the model takes; without one it is a half."""
+    if row["embedding"] is None:
+        return {"size": 0.5}
+    return {"size": sum(a * b for a, b in zip(row["embedding"], [1.0, 2.0, 4.0], strict=True))}
+
+
+LIKENESS = OnDemandView(
+    name="likeness", inputs=("embedding",), features=(Feature(name="size", dtype="float64"),),
+    compute=likeness,
+)  # fmt: skip
+
+
+def main(folder: Path, bits: int) -> dict[str, Any]:
+    """Apply, write, describe."""
+    repository = folder / "repo"
+    (repository / "values").mkdir(parents=True, exist_ok=True)
+    (repository / "feature_store.yaml").write_text(YAML, encoding="utf-8")
+    store = feast.FeatureStore(repo_path=str(repository))
+    pd.DataFrame({"customer": ["x"], "at": [EVENT]}).to_parquet(folder / "rows.parquet")
+    customer = feast.Entity(
+        name="customer", join_keys=["customer"], value_type=feast.ValueType.STRING
+    )
+    number = types.Float32 if bits == 32 else types.Float64
+    profile = _view(
+        customer, folder, "profile", timedelta(days=1),
+        embedding=types.Array(number), seen=types.UnixTimestamp, photo=types.Bytes,
+        words=types.Array(types.String), price=types.Decimal, mark=types.Uuid,
+    )  # fmt: skip
+    plain = _view(
+        customer, folder, "plain", timedelta(0),
+        colour=types.String, height=types.Float32, visits=types.Int32, is_new=types.Bool,
+    )  # fmt: skip
+
+    @on_demand_feature_view(
+        sources=[plain], schema=[feast.Field(name="twice", dtype=types.Float64)], mode="python"
+    )
+    def doubled(inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"twice": [2.0 * value for value in inputs["height"]]}
+
+    services = [
+        feast.FeatureService(name="typed", features=[profile, plain[["colour"]]]),
+        feast.FeatureService(name="plain", features=[plain]),
+        feast.FeatureService(name="pickled", features=[plain, doubled]),
+    ]
+    store.apply([customer, profile, plain, doubled, *services])
+    _write(store)
+    return {
+        "typed": feast_services.describe(
+            repository, "typed", defaults={"profile": {}, "plain": {"colour": "red"}},
+            on_demand=[LIKENESS],
+        ),
+        "plain": feast_services.describe(repository, "plain"),
+        "refused": [
+            _refusal(repository, "pickled"),
+            _refusal(repository, "nothing"),
+            _refusal(folder, "typed"),
+        ],
+    }  # fmt: skip
+
+
+def _view(customer: Any, folder: Path, name: str, ttl: timedelta, **features: Any) -> Any:
+    return feast.FeatureView(
+        name=name,
+        entities=[customer],
+        ttl=ttl,
+        schema=[
+            feast.Field(name="customer", dtype=types.String),
+            *(feast.Field(name=feature, dtype=kind) for feature, kind in features.items()),
+        ],
+        source=feast.FileSource(
+            name=f"{name}_rows", path=str(folder / "rows.parquet"), timestamp_field="at"
+        ),
+    )
+
+
+def _write(store: Any) -> None:
+    keys = {"customer": ["a", "b"], "at": [EVENT] * 2}
+    store.write_to_online_store("profile", pd.DataFrame({
+        **keys,
+        "embedding": [[0.5, 1.0, -0.25], None],
+        "seen": [EVENT - timedelta(seconds=1), EVENT],
+        "photo": [b"\x00\xff", b""],
+        "words": [["ü", ""], []],
+        "price": [Decimal("1.10"), Decimal(2)],
+        "mark": [str(uuid.UUID(int=1)), str(uuid.UUID(int=2))],
+    }))  # fmt: skip
+    store.write_to_online_store("plain", pd.DataFrame({
+        **keys, "colour": ["blue", "red"], "height": [0.1, None], "visits": [3, -3],
+        "is_new": [True, False],
+    }))  # fmt: skip
+
+
+def _refusal(repository: Path, service: str) -> str:
+    try:
+        feast_services.describe(repository, service)
+    except ConfigError as error:
+        return str(error)
+    return "accepted"
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]))))
