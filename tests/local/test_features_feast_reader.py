@@ -31,6 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PROGRAM = Path(__file__).with_name("feast_types.py")
 INFER = "/v2/models/shapes/infer"
 EVENT = "2026-01-02T03:04:05+00:00"
+RED, BLUE = 2, 3
+"""Codes of categories: 0 is missing, 1 unknown."""
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +77,11 @@ def test_a_service_is_described_as_a_package_stores_it(told: Any) -> None:
     assert told["plain"]["views"][0]["dtypes"] == ["string", "float32", "int32", "bool"]
     assert all(view["version"].startswith("feast:") for view in views.values())
     assert told["refused"][:2] == [
-        "feast service pickled.views = 'doubled': must be a feature view; an on-demand view is a "
-        "pickle in Feast's registry, which no gateway opens. Leave it out of the service, and give "
-        "an OnDemandView instead",
+        (
+            "feast service pickled.views = 'doubled': must be a feature view; an on-demand view is a "
+            "pickle in Feast's registry, which no gateway opens. Leave it out of the service, and "
+            "give an OnDemandView instead"
+        ),
         "feast service nothing = 'shop': must be in this project's registry",
     ]
     assert "must hold a feature_store.yaml that Feast opens" in told["refused"][2]
@@ -173,17 +177,17 @@ def test_a_gateway_serves_lists_by_feasts_reader_and_labels_what_it_does(
     assert seen["starting"].status == 200
     assert seen["starting"].headers["x-heliostat-features"] == "default"
     like_a = 0.5 + 2.0 - 1.0
-    assert _scores(seen["values"]) == [_score(like_a, 1)]
+    assert _scores(seen["values"]) == [_score(like_a, BLUE)]
     assert _scores(seen["several"]) == [
-        _score(0.5, 0), _score(like_a, 1), _scores(seen["several"])[2], _scores(seen["several"])[3],
+        _score(0.5, RED), _score(like_a, BLUE), _scores(seen["several"])[2], _scores(seen["several"])[3],
     ]  # fmt: skip
     # Beyond a day the profile is gone, and the view without a time to live is not.
-    assert _scores(seen["old"]) == [_score(0.5, 1)]
+    assert _scores(seen["old"]) == [_score(0.5, BLUE)]
     assert _scores(seen["new"]) == _scores(seen["several"])[2:3] == _scores(seen["several"])[3:]
     assert seen["metadata"].body["parameters"]["feature_reader"] == "feast"
     assert seen["wrong key"].status == 400
     assert "entity key customer = 7: must be text" in seen["wrong key"].body["error"]
-    default = [_score(0.5, 0)]
+    default = [_score(0.5, RED)]
     assert _scores(seen["dead"]) == _scores(seen["changed"]) == default
     assert _scores(seen["back"]) == _scores(seen["values"])
     assert seen["without defaults"].status == 503

@@ -139,7 +139,7 @@ def _filled(
         whole = name in known.whole
         filled[name], missing[name] = [], set()
         for row, value in enumerate(values):
-            if value is None or value != value:  # noqa: PLR0124 - only NaN differs from itself
+            if value is None:
                 missing[name].add(row)
                 filled[name].append(0 if whole else "")
                 continue

@@ -150,9 +150,7 @@ def rows_of(
                 f"must have {length} values, as the other keys",
             )  # fmt: skip
             columns.append(values)
-        found.append(
-            [None if None in row or _nan(row) else row for row in zip(*columns, strict=True)]
-        )
+        found.append([None if None in row else row for row in zip(*columns, strict=True)])
     return found
 
 
@@ -161,7 +159,3 @@ def moments_us(at: datetime | None) -> tuple[int, int | None]:
     if at is None:
         return time.time_ns() // 1000, None
     return microseconds(at), microseconds(at)
-
-
-def _nan(row: Sequence[Any]) -> bool:
-    return any(value != value for value in row)  # noqa: PLR0124 - only NaN differs from itself

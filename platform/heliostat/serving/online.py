@@ -115,12 +115,13 @@ class Features:
         """Read one row of features per key, at once: from a store on this machine's disk.
 
         Raises:
-            Refused: 503; the online store cannot be read now.
+            Refused: 503; the online store cannot be read now; 400: the keys cannot be looked up.
         """
+        reader = self._opened()
         try:
-            return self._opened().read(keys, at)
-        except Refused:
-            raise
+            return reader.read(keys, at)
+        except ConfigError as error:
+            raise Refused(400, str(error)) from error
         except Exception as error:
             # Whatever goes wrong in the store, the client is not at fault and may come again.
             self._reader = None

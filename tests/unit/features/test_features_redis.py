@@ -28,18 +28,20 @@ def _opened(server: Any, view: FeatureView) -> tuple[RedisWriter, RedisReader]:
 
 
 def test_values_come_back_as_they_were_written(redis: Any) -> None:
-    """Numbers, texts and nulls; strangers, null keys and NaN keys are missing."""
+    """Numbers, texts and nulls; strangers and null keys are missing, a NaN key is refused."""
     view = typed_view.view()
     writer, reader = _opened(redis, view)
     writer.write(
         view, typed_view.frame(("a", T0, -0.5, 2**53 + 1, "ü"), ("b", T0, None, None, None), ("", T0, 1.0, -1, ""))
     )  # fmt: skip
 
-    assert reader.read({"id": ["a", "b", "", "c", None, float("nan"), "a"]}, T0) == {  # type: ignore[list-item]
-        "real": [-0.5, None, 1.0, None, None, None, -0.5],
-        "whole": [2**53 + 1, None, -1, None, None, None, 2**53 + 1],
-        "text": ["ü", None, "", None, None, None, "ü"],
+    assert reader.read({"id": ["a", "b", "", "c", None, "a"]}, T0) == {
+        "real": [-0.5, None, 1.0, None, None, -0.5],
+        "whole": [2**53 + 1, None, -1, None, None, 2**53 + 1],
+        "text": ["ü", None, "", None, None, "ü"],
     }
+    with pytest.raises(ConfigError, match="entity key = nan: must be text or a whole number"):
+        reader.read({"id": ["a", float("nan")]}, T0)  # type: ignore[list-item]
 
 
 def test_feasts_hashes_are_read_as_our_records_are(redis: Any) -> None:
@@ -60,7 +62,7 @@ def test_feasts_hashes_are_read_as_our_records_are(redis: Any) -> None:
         timedelta(seconds=old.ttl_s),
         timedelta(seconds=old.ttl_s) + MICRO,
     ):
-        keys: Any = {"id": ["a", "b", "c", None, float("nan")]}
+        keys: Any = {"id": ["a", "b", "c", None]}
         hashes = RedisHashReader(
             address,
             [
