@@ -64,6 +64,18 @@ def test_a_topic_goes_into_the_table_once_over_several_consumers(kafka, tmp_path
     orders.assert_online_equals_batch(catalog, online, 20)
 
 
+def test_how_far_behind_a_reader_is_is_known_before_it_reads(kafka):
+    """A consumer that is kept from reading has a lag all the same."""
+    log = KafkaLog(servers=kafka, topic="behind")
+    log.writer().send(orders.messages(40))
+    reader = log.open(dict.fromkeys(ALL), {})
+    found = reader.behind()
+    reader.close()
+
+    assert sorted(found) == list(ALL)
+    assert sum(found.values()) == 40
+
+
 def test_a_topic_that_is_not_there_is_named(kafka):
     """Before anything is started."""
     with pytest.raises(ConfigError, match=r"log\.topic = 'nothing-here': must exist"):
