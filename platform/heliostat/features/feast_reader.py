@@ -16,7 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import heliostat
 from heliostat import telemetry
 from heliostat.config import require
 from heliostat.errors import ConfigError, Unavailable
@@ -139,7 +138,7 @@ class FeastProcess:
             self._changed.wait_for(lambda: self._closed, timeout=self._restart_s)
 
     def _begin(self) -> subprocess.Popen[bytes]:
-        source = str(Path(heliostat.__file__).resolve().parents[1])
+        source = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
             [sys.executable, "-m", self._module, str(self.repository)],
