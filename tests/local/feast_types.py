@@ -1,8 +1,9 @@
 """A plain Feast project with types that only Feast decodes, as its owner would write it.
 
-Run as a program, in a process of its own: ``feast_types.py FOLDER SIZE``; applies the project, with an
-embedding of numbers of SIZE bits, writes values online with Feast's own tools, and prints the
-descriptions of its services, or why there is none, as one JSON object.
+Run as a program, in a process of its own: ``feast_types.py FOLDER SIZE [REDIS]``; applies the project,
+with an embedding of numbers of SIZE bits, writes values online with Feast's own tools, and prints the
+descriptions of its services, or why there is none, as one JSON object. With the address of a Redis it
+writes them there too, by the same project in a second repository.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ LIKENESS = OnDemandView(
 )  # fmt: skip
 
 
-def main(folder: Path, bits: int) -> dict[str, Any]:
+def main(folder: Path, bits: int, redis: str | None) -> dict[str, Any]:
     """Apply, write, describe."""
     repository = folder / "repo"
     (repository / "values").mkdir(parents=True, exist_ok=True)
@@ -83,6 +84,8 @@ def main(folder: Path, bits: int) -> dict[str, Any]:
     ]
     store.apply([customer, profile, plain, doubled, *services])
     _write(store)
+    if redis is not None:
+        _write(_on_redis(folder, repository, redis))
     return {
         "typed": feast_services.describe(
             repository, "typed", defaults={"profile": {}, "plain": {"colour": "red"}},
@@ -112,6 +115,16 @@ def _view(customer: Any, folder: Path, name: str, ttl: timedelta, **features: An
     )
 
 
+def _on_redis(folder: Path, repository: Path, redis: str) -> Any:
+    other = folder / "repo on redis"
+    other.mkdir(exist_ok=True)
+    store = f"  type: redis\n  connection_string: {redis},db=1"
+    text = YAML.replace("registry.db", str(repository / "registry.db"))
+    text = text.replace("  type: sqlite\n  path: values/online.db", store)
+    (other / "feature_store.yaml").write_text(text, encoding="utf-8")
+    return feast.FeatureStore(repo_path=str(other))
+
+
 def _write(store: Any) -> None:
     keys = {"customer": ["a", "b"], "at": [EVENT] * 2}
     store.write_to_online_store("profile", pd.DataFrame({
@@ -138,4 +151,5 @@ def _refusal(repository: Path, service: str) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]))))
+    given = [*sys.argv[3:], None]
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), given[0])))

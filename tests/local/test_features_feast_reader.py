@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import importlib.util
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import pytest
 
 from heliostat.features.feast_project import FeastProject
 from heliostat.features.feast_reader import FeastProcess
+from heliostat.features.redis_store import RedisHashReader
 from heliostat.registry.package import service_of
+from heliostat.testing.redis import RedisServer, is_installed
 from tests.unit.serving.conftest import Bench, Reply, ask
 
 
@@ -36,15 +40,30 @@ RED, BLUE = 2, 3
 
 
 @pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer | None]:
+    """A server for what Feast writes; None where it, or Feast's client of it, is missing."""
+    if not is_installed() or importlib.util.find_spec("redis") is None:
+        yield None
+        return
+    started = RedisServer(tmp_path_factory.mktemp("redis"))
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="module")
 def apply(
-    tmp_path_factory: pytest.TempPathFactory, child_environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    child_environment: dict[str, str],
+    server: RedisServer | None,
 ) -> Callable[[int], Any]:
     """Applies the project with an embedding of so many bits, and tells what it says of itself."""
     folder = tmp_path_factory.mktemp("typed") / "a feast project"
 
     def run(bits: int) -> Any:
+        redis = [] if server is None else [f"127.0.0.1:{server.port}"]
         done = subprocess.run(
-            [sys.executable, str(PROGRAM), str(folder), str(bits)],
+            [sys.executable, str(PROGRAM), str(folder), str(bits), *redis],
             env=child_environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
@@ -105,6 +124,30 @@ def test_plain_types_that_feast_wrote_are_read_without_feast(
     }
     with pytest.raises(Exception, match="has not been started"):
         unused.process.ask({}).result()
+
+
+def test_what_feast_wrote_to_redis_is_read_without_feast(
+    told: Any, server: RedisServer | None
+) -> None:
+    """The same values out of Feast's own hashes, at the moment that it says and from then on."""
+    if server is None:
+        pytest.skip("redis-server, or Feast's client of it, is not installed")
+    reference = service_of(told["plain"])
+    project = FeastProject(told["repository"].with_name("repo on redis"))
+
+    reader = project.open_reader("shop", "plain", reference.views)
+    at = datetime.fromisoformat(EVENT)
+    found = reader.read({"customer": ["a", "b", "nobody", None]}, at)
+    before = reader.read({"customer": ["a"]}, at - timedelta(seconds=1))
+
+    assert isinstance(reader, RedisHashReader)
+    assert found == {
+        "colour": ["blue", "red", None, None],
+        "height": [pytest.approx(0.1), None, None, None],
+        "visits": [3, -3, None, None],
+        "is_new": [1, 0, None, None],
+    }
+    assert before == {"colour": [None], "height": [None], "visits": [None], "is_new": [None]}
 
 
 def _asked(*customers: str | None, **fields: Any) -> dict[str, Any]:
