@@ -15,7 +15,7 @@ export PYTHONNOUSERSITE := 1
 .PHONY: help env demo up down status doctor test test-local test-whole prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data bench-features prove-features prove-training bench-training image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
 env: ## Make or complete .venv (the other targets do so themselves)
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { echo "heliostat: needs CPython 3.11 with its venv module; on Debian or Ubuntu: sudo apt-get install python3.11-venv" >&2; exit 2; }
