@@ -1,14 +1,15 @@
 """A plain Feast project with types that only Feast decodes, as its owner would write it.
 
-Run as a program, in a process of its own: ``feast_types.py FOLDER SIZE [REDIS]``; applies the project,
-with an embedding of numbers of SIZE bits, writes values online with Feast's own tools, and prints the
-descriptions of its services, or why there is none, as one JSON object. With the address of a Redis it
-writes them there too, by the same project in a second repository.
+Run as a program, in a process of its own: ``feast_types.py FOLDER [REDIS]``; applies the project, writes
+values online with Feast's own tools, and prints the descriptions of its services, or why there is none,
+as one JSON object. ``changed.db`` is the registry with another definition of a view. With the address
+of a Redis it writes the values there too, by the same project in a second repository.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -50,17 +51,37 @@ LIKENESS = OnDemandView(
 )  # fmt: skip
 
 
-def main(folder: Path, bits: int, redis: str | None) -> dict[str, Any]:
+def main(folder: Path, redis: str | None) -> dict[str, Any]:
     """Apply, write, describe."""
     repository = folder / "repo"
-    (repository / "values").mkdir(parents=True, exist_ok=True)
+    (repository / "values").mkdir(parents=True)
     (repository / "feature_store.yaml").write_text(YAML, encoding="utf-8")
     store = feast.FeatureStore(repo_path=str(repository))
     pd.DataFrame({"customer": ["x"], "at": [EVENT]}).to_parquet(folder / "rows.parquet")
+    store.apply(_definitions(folder, types.Float64))
+    shutil.copy(repository / "registry.db", repository / "changed.db")
+    store.apply(_definitions(folder, types.Float32))
+    _write(store)
+    if redis is not None:
+        _write(_on_redis(folder, repository, redis))
+    return {
+        "typed": feast_services.describe(
+            repository, "typed", defaults={"profile": {}, "plain": {"colour": "red"}},
+            on_demand=[LIKENESS],
+        ),
+        "plain": feast_services.describe(repository, "plain"),
+        "refused": [
+            _refusal(repository, "pickled"),
+            _refusal(repository, "nothing"),
+            _refusal(folder, "typed"),
+        ],
+    }  # fmt: skip
+
+
+def _definitions(folder: Path, number: Any) -> list[Any]:
     customer = feast.Entity(
         name="customer", join_keys=["customer"], value_type=feast.ValueType.STRING
     )
-    number = types.Float32 if bits == 32 else types.Float64
     profile = _view(
         customer, folder, "profile", timedelta(days=1),
         embedding=types.Array(number), seen=types.UnixTimestamp, photo=types.Bytes,
@@ -82,22 +103,7 @@ def main(folder: Path, bits: int, redis: str | None) -> dict[str, Any]:
         feast.FeatureService(name="plain", features=[plain]),
         feast.FeatureService(name="pickled", features=[plain, doubled]),
     ]
-    store.apply([customer, profile, plain, doubled, *services])
-    _write(store)
-    if redis is not None:
-        _write(_on_redis(folder, repository, redis))
-    return {
-        "typed": feast_services.describe(
-            repository, "typed", defaults={"profile": {}, "plain": {"colour": "red"}},
-            on_demand=[LIKENESS],
-        ),
-        "plain": feast_services.describe(repository, "plain"),
-        "refused": [
-            _refusal(repository, "pickled"),
-            _refusal(repository, "nothing"),
-            _refusal(folder, "typed"),
-        ],
-    }  # fmt: skip
+    return [customer, profile, plain, doubled, *services]
 
 
 def _view(customer: Any, folder: Path, name: str, ttl: timedelta, **features: Any) -> Any:
@@ -151,5 +157,5 @@ def _refusal(repository: Path, service: str) -> str:
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[3:], None]
-    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), given[0])))
+    given = [*sys.argv[2:], None]
+    print(json.dumps(main(Path(sys.argv[1]), given[0])))

@@ -20,8 +20,6 @@ from heliostat.errors import ConfigError, HeliostatError, Unavailable
 from heliostat.features import feast_services
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CHECK_S = 10.0
-"""How old what is known of a service may be: a changed one is noticed within it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +37,17 @@ class _Known:
 class Reads:
     """Answers questions for features of one Feast project."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, check_s: float) -> None:
         """Open the project.
+
+        Args:
+            repository: Its folder.
+            check_s: How old what is known of a service may be.
 
         Raises:
             ConfigError: There is none.
         """
-        self._repository = repository
+        self._repository, self._check_s = repository, check_s
         self._store = feast_services.opened(repository)
         self._known: dict[str, _Known] = {}
 
@@ -101,7 +103,7 @@ class Reads:
     def _service(self, name: str) -> _Known:
         known = self._known.get(name)
         now_s = time.monotonic()
-        if known is None or now_s - known.at_s > _CHECK_S:
+        if known is None or now_s - known.at_s > self._check_s:
             self._store.refresh_registry()
             told = feast_services.described(self._store, name)
             kinds = {
@@ -184,7 +186,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def serve(repository: Path, questions: BinaryIO, answers: BinaryIO) -> None:
+def serve(repository: Path, check_s: float, questions: BinaryIO, answers: BinaryIO) -> None:
     """Answer line by line until there is nothing more to read."""
 
     def tell(message: object) -> None:
@@ -192,7 +194,7 @@ def serve(repository: Path, questions: BinaryIO, answers: BinaryIO) -> None:
         answers.flush()
 
     try:
-        reads = Reads(repository)
+        reads = Reads(repository, check_s)
     except HeliostatError as error:
         tell({"broken": str(error)})
         return
@@ -210,4 +212,4 @@ if __name__ == "__main__":
     # What libraries print must not come between the answers.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(Path(sys.argv[1]), sys.stdin.buffer, out)
+    serve(Path(sys.argv[1]), float(sys.argv[2]), sys.stdin.buffer, out)

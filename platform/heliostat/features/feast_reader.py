@@ -26,6 +26,7 @@ _WINDOW = 4
 """Questions that the process has at a time; who gave up before it was sent costs it nothing."""
 
 _HUNG_S = 30.0
+_CHECK_S = 10.0
 _RESTART_S = 30.0
 _READ_TIMEOUT_S = 10.0
 _STARTING = "is starting"
@@ -44,6 +45,7 @@ class FeastProcess:
         *,
         restart_s: float = _RESTART_S,
         hung_s: float = _HUNG_S,
+        check_s: float = _CHECK_S,
         module: str = "heliostat.features.feast_process",
     ) -> None:
         """Take where the project lies; starts nothing.
@@ -52,10 +54,11 @@ class FeastProcess:
             repository: Folder of ``feature_store.yaml``.
             restart_s: Time between the end of a process and the start of the next.
             hung_s: Silence after which it is ended.
+            check_s: How old what it knows of a service may be: a changed one is noticed then.
             module: The program that it runs.
         """
         self.repository = repository
-        self._hung_s = hung_s
+        self._hung_s, self._check_s = hung_s, check_s
         self._module = module
         self._restart_s = restart_s
         self._changed = threading.Condition()
@@ -89,12 +92,6 @@ class FeastProcess:
             self._waiting.append((answer, json.dumps(question).encode() + b"\n"))
             self._changed.notify_all()
         return answer
-
-    def restart(self) -> None:
-        """End the process; another one follows."""
-        with self._changed:
-            self._problem = "is started anew"
-            self._kill()
 
     def close(self) -> None:
         """End the process, for good."""
@@ -141,7 +138,7 @@ class FeastProcess:
         source = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            [sys.executable, "-m", self._module, str(self.repository)],
+            [sys.executable, "-m", self._module, str(self.repository), str(self._check_s)],
             env={**os.environ, "PYTHONPATH": path, "FEAST_USAGE": "False"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
