@@ -118,6 +118,7 @@ def _large(sizes: list[int]) -> dict[str, Any]:
         found[str(rows)] = {
             **told,
             "wall_us_per_row": round(told["wall_s"] / rows * 1e6, 3),
+            "cpu_us_per_row": round(told["cpu_s"] / rows * 1e6, 3),
             "peak_gib": round(sampler.peak.sum_bytes / 2**30, 2),
         }
     return {"sizes": found}
