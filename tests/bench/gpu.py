@@ -1,0 +1,142 @@
+"""Training and serving on one GPU, beside plain torch and the CPU: `make bench-gpu`.
+
+Says so and ends well where there is no GPU; ``--device cpu`` rehearses every part at a small size.
+Each part runs in a process of its own with a limit of time, so that what one breaks, or leaves on
+the device, is not the next one's. Writes ``tests/bench/results/gpu.json`` after each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench import results
+from tests.bench.results import ROOT
+
+PARTS: dict[str, tuple[str, int]] = {
+    "card": ("tests.bench.gpu_speed:card", 60),
+    "precision": ("tests.bench.gpu_equal:precision", 90),
+    "killed": ("tests.bench.gpu_equal:killed", 120),
+    "strategies": ("tests.bench.gpu_equal:strategies", 150),
+    "speed": ("tests.bench.gpu_speed:precisions", 150),
+    "ray": ("tests.bench.gpu_ray:train", 240),
+    "serving": ("tests.bench.gpu_serving:answers", 100),
+    "ray_kinds": ("tests.bench.gpu_ray:kinds", 150),
+    "compiled": ("tests.bench.gpu_speed:compiled", 150),
+}
+"""Function and seconds of each part."""
+
+TOGETHER = ("precision", "killed", "strategies")
+"""Parts that measure no time share the device."""
+
+
+def main() -> int:
+    """Run the parts, write the results file; 0 if none failed and every comparison held."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--out", type=Path, help="Instead of the results file.")
+    parser.add_argument("--one", choices=list(PARTS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        return _one(options.one, options.device, options.out)
+    if options.device == "cuda" and not _has_gpu():
+        print("bench-gpu skipped: torch sees no GPU here; --device cpu rehearses it")
+        return 0
+    work = Path(tempfile.mkdtemp(prefix="ht-gpu-", dir="/tmp"))
+    figures: dict[str, Any] = {}
+    patience = 1 if options.device == "cuda" else 6
+    try:
+        together = [name for name in options.parts if name in TOGETHER]
+        running = {name: _start(name, options.device, work) for name in together}
+        for name in [*together, *(name for name in options.parts if name not in TOGETHER)]:
+            begun = running.get(name) or _start(name, options.device, work)
+            figures[name] = _ended(name, *begun, work, patience)
+            print(f"{name}: {json.dumps(figures[name])[:1500]}", flush=True)
+            _write(figures, options.device, options.out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0 if all("error" not in found and _held(found) for found in figures.values()) else 1
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _one(name: str, device: str, out: Path) -> int:
+    """Run one part in this process; `out` is its folder."""
+    import importlib
+
+    import torch
+
+    from tests.bench import gpu_models
+
+    module, function = PARTS[name][0].split(":")
+    size = gpu_models.FULL if device == "cuda" else gpu_models.REHEARSAL
+    found = getattr(importlib.import_module(module), function)(out, torch.device(device), size)
+    (out / "found.json").write_text(json.dumps(found))
+    return 0
+
+
+def _start(name: str, device: str, work: Path) -> tuple[subprocess.Popen[bytes], float]:
+    folder = work / name
+    folder.mkdir()
+    command = [sys.executable, "-m", "tests.bench.gpu", "--one", name, "--device", device]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--out", str(folder)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    return process, time.monotonic()
+
+
+def _ended(
+    name: str, process: subprocess.Popen[bytes], began_s: float, work: Path, patience: int
+) -> dict[str, Any]:
+    limit_s = PARTS[name][1] * patience
+    try:
+        process.wait(max(1.0, limit_s - (time.monotonic() - began_s)))
+        why = f"exit code {process.returncode}"
+    except subprocess.TimeoutExpired:
+        why = f"not ended after {limit_s} s"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    found = work / name / "found.json"
+    took_s = round(time.monotonic() - began_s, 1)
+    if found.exists():
+        return {**json.loads(found.read_text()), "took_s": took_s}
+    log = (work / name / "log").read_text(errors="replace")
+    return {"error": f"{why}: {log[-3000:]}", "took_s": took_s}
+
+
+def _held(found: Any) -> bool:
+    """Whether no comparison in nested figures failed."""
+    if isinstance(found, dict):
+        return found.get("held", True) and all(_held(value) for value in found.values())
+    return True
+
+
+def _write(figures: dict[str, Any], device: str, out: Path | None) -> None:
+    if out is None and device == "cuda":
+        results.write("gpu", "make bench-gpu", rounds=5, figures={"parts": figures})
+    else:
+        (out or Path(tempfile.gettempdir()) / "gpu-rehearsal.json").write_text(
+            json.dumps({"parts": figures}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

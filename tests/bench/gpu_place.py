@@ -1,0 +1,102 @@
+"""A training in this process, as a worker runs it, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from heliostat.training import loop, settle
+from heliostat.training.checkpoints import FOLDER, Checkpoints
+from heliostat.training.recipe import TrainRecipe
+from heliostat.training.rows import PreparedRows
+from heliostat.training.session import Place, Session
+from heliostat.training.spool import MetricSpool
+from tests.bench.gpu_bare import WARM_STEPS
+
+
+class Tried(Session):
+    """May die at a step, and may split or copy the network though it is alone."""
+
+    steps_to_live: int | None = None
+    spreads = False
+
+    def loss(self, output_B: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
+        """The usual loss, or SIGKILL."""
+        if self.steps_to_live is not None:
+            self.steps_to_live -= 1
+            if self.steps_to_live == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().loss(output_B, label_B)
+
+    def _spread(self, network: nn.Module) -> nn.Module:
+        if not self.spreads:
+            return super()._spread(network)
+        return settle.spread(network, self.recipe.compute, self.place.device, self.place.world)
+
+
+def train(
+    recipe: TrainRecipe,
+    rows: PreparedRows,
+    folder: Path,
+    place: Place,
+    *,
+    fatal: int | None = None,
+    spreads: bool = False,
+) -> None:
+    """Train in `folder`, or go on there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Tried(recipe, rows, folder, place)
+    session.steps_to_live, session.spreads = fatal, spreads
+    try:
+        loop.train(session)
+    finally:
+        session.close()
+
+
+def alone(device: torch.device) -> Place:
+    """The only worker."""
+    return Place(rank=0, world=1, device=device)
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    """Train and validation loss of each epoch."""
+    return [
+        {name: metrics[name] for name in ("train_loss", "validation_loss") if name in metrics}
+        for _, metrics in sorted(MetricSpool(folder).epochs().items())
+    ]
+
+
+def gap(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
+    """Largest relative difference of two trainings' losses."""
+    pairs = [
+        (mine[name], theirs[name]) for mine, theirs in zip(one, other, strict=True) for name in mine
+    ]
+    return max(abs(a - b) / abs(b) for a, b in pairs)
+
+
+def weights(recipe: TrainRecipe, folder: Path) -> bytes:
+    """The newest checkpoint's."""
+    newest = Checkpoints(folder / FOLDER, recipe.keep).newest()
+    assert newest is not None
+    return (newest.folder / "weights.safetensors").read_bytes()
+
+
+def rate(folder: Path, recipe: TrainRecipe, rows: PreparedRows) -> float:
+    """Rows per second from the first point after warming up to the end of the first epoch.
+
+    A GPU works behind the process that fills its queue, so the point comes early and the rate is
+    a little too low; the epoch's end has waited for the GPU.
+    """
+    points: list[dict[str, Any]] = [
+        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    first = next(p for p in points if p["series"] == "step" and p["step"] >= WARM_STEPS)
+    end = next(p for p in points if p["series"] == "epoch")
+    num_rows = rows.num_train - first["step"] * recipe.batch_size
+    return float(num_rows / ((end["at_ms"] - first["at_ms"]) / 1000))
