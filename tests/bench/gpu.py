@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -46,10 +47,11 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--out", type=Path, help="Instead of the results file.")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", choices=list(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        return _one(options.one, options.device, options.out)
+        return _one(options.one, options.device, options.rounds, options.out)
     if options.device == "cuda" and not _has_gpu():
         print("bench-gpu skipped: torch sees no GPU here; --device cpu rehearses it")
         return 0
@@ -58,9 +60,9 @@ def main() -> int:
     patience = 1 if options.device == "cuda" else 6
     try:
         together = [name for name in options.parts if name in TOGETHER]
-        running = {name: _start(name, options.device, work) for name in together}
+        running = {name: _start(name, options, work) for name in together}
         for name in [*together, *(name for name in options.parts if name not in TOGETHER)]:
-            begun = running.get(name) or _start(name, options.device, work)
+            begun = running.get(name) or _start(name, options, work)
             figures[name] = _ended(name, *begun, work, patience)
             print(f"{name}: {json.dumps(figures[name])[:1500]}", flush=True)
             _write(figures, options.device, options.out)
@@ -75,7 +77,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _one(name: str, device: str, out: Path) -> int:
+def _one(name: str, device: str, rounds: int, out: Path) -> int:
     """Run one part in this process; `out` is its folder."""
     import importlib
 
@@ -85,15 +87,19 @@ def _one(name: str, device: str, out: Path) -> int:
 
     module, function = PARTS[name][0].split(":")
     size = gpu_models.FULL if device == "cuda" else gpu_models.REHEARSAL
+    size = dataclasses.replace(size, rounds=min(rounds, size.rounds))
     found = getattr(importlib.import_module(module), function)(out, torch.device(device), size)
     (out / "found.json").write_text(json.dumps(found))
     return 0
 
 
-def _start(name: str, device: str, work: Path) -> tuple[subprocess.Popen[bytes], float]:
+def _start(
+    name: str, options: argparse.Namespace, work: Path
+) -> tuple[subprocess.Popen[bytes], float]:
     folder = work / name
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.bench.gpu", "--one", name, "--device", device]
+    command = [sys.executable, "-m", "tests.bench.gpu", "--one", name, "--device", options.device]
+    command += ["--rounds", str(options.rounds)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--out", str(folder)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed
@@ -20,7 +21,8 @@ from tests.bench.gpu_models import Size
 
 CPU = torch.device("cpu")
 ROWS = 20_000
-_PATIENCE_S = 200
+_PATIENCE_S = 100
+_STRATEGIES: tuple[Literal["ddp"], Literal["fsdp"]] = ("ddp", "fsdp")
 LIMITS = {
     "float32": 1e-4, "tf32": 1e-3, "bfloat16": 1e-2, "accumulate": 1e-4, "float32 attention": 1e-3,
     "nccl ddp": 1e-4, "nccl fsdp": 1e-4, "gloo ddp": 1e-4, "gloo fsdp": 1e-4,
@@ -60,28 +62,38 @@ def precision(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
 def killed(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
     """SIGKILL between checkpoints, twice; go on in new processes; compare with a calm training."""
     rows = _prepared(folder)
-    found: dict[str, Any] = {}
-    for name, compute in (
-        ("deterministic", Compute(deterministic=True)),
-        ("deterministic bfloat16", Compute(deterministic=True, precision="bfloat16")),
-        ("usual", Compute()),
-    ):
-        # Dropout and hidden categories: the GPU's random numbers must go on, too.
-        recipe = gpu_models.small(
-            compute, params={"hidden": 64, "blocks": 2, "dropout": 0.2}, unknown_ratio=0.05,
-            keep=Keep(every_steps=20, policy="last"),
-        )  # fmt: skip
-        codes = [
-            _process(recipe, rows, folder / f"{name}-{kind}", device, fatal)
-            for kind, fatal in (("calm", None), ("rough", 30), ("rough", 75), ("rough", None))
-        ]
-        calm, rough = folder / f"{name}-calm", folder / f"{name}-rough"
-        found[name] = {
-            "exit_codes": codes,
-            "bit_equal": gpu_place.weights(recipe, calm) == gpu_place.weights(recipe, rough),
-            "gap": gpu_place.gap(gpu_place.losses(rough), gpu_place.losses(calm)),
-        }
-    return found
+    tried = {
+        "deterministic": Compute(deterministic=True),
+        "deterministic bfloat16": Compute(deterministic=True, precision="bfloat16"),
+        "usual": Compute(),
+    }
+    with ThreadPoolExecutor() as pool:
+        ends = pool.map(
+            lambda item: _killed(folder / item[0], rows, item[1], device), tried.items()
+        )
+        return dict(zip(tried, ends, strict=True))
+
+
+def _killed(
+    folder: Path, rows: PreparedRows, compute: Compute, device: torch.device
+) -> dict[str, Any]:
+    # Dropout and hidden categories: the GPU's random numbers must go on, too.
+    recipe = gpu_models.small(
+        compute, params={"hidden": 64, "blocks": 2, "dropout": 0.2}, unknown_ratio=0.05,
+        keep=Keep(every_steps=20, policy="last"),
+    )  # fmt: skip
+    calm, rough = folder / "calm", folder / "rough"
+    codes = [
+        _process(recipe, rows, place, device, fatal)
+        for place, fatal in ((calm, None), (rough, 30), (rough, 75), (rough, None))
+    ]
+    equal = gpu_place.weights(recipe, calm) == gpu_place.weights(recipe, rough)
+    return {
+        "exit_codes": codes,
+        "bit_equal": equal,
+        "gap": gpu_place.gap(gpu_place.losses(rough), gpu_place.losses(calm)),
+        "held": codes == [0, -9, -9, 0] and (equal or not compute.deterministic),
+    }
 
 
 def strategies(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
@@ -92,18 +104,34 @@ def strategies(folder: Path, device: torch.device, size: Size) -> dict[str, Any]
     wanted = gpu_place.losses(folder / "one")
     found: dict[str, Any] = {"one": wanted}
     one = "nccl" if device.type == "cuda" else "gloo"
-    for name, backend, world in (("nccl", one, 1), ("gloo", "gloo", 2)):
-        for strategy in ("ddp", "fsdp"):
-            recipe = dataclasses.replace(
-                calm, compute=Compute(strategy=strategy), num_workers=world
-            )
-            label = f"{name} {strategy}"
+    tried = {
+        f"{name} {strategy}": (backend, world, strategy)
+        for name, backend, world in (("nccl", one, 1), ("gloo", "gloo", 2))
+        for strategy in _STRATEGIES
+    }
+    with ThreadPoolExecutor() as pool:
+        ends = pool.map(
+            lambda item: _strategy(folder, rows, calm, device, item[0], *item[1]), tried.items()
+        )
+        found |= zip(tried, ends, strict=True)
+    for label in tried:
+        if found[label]["exit_codes"][1] == [0] * found[label]["workers"]:
             place = folder / label.replace(" ", "-")
-            codes = [_group(recipe, rows, place, device, backend, fatal) for fatal in (75, None)]
-            found[label] = {"workers": world, "backend": backend, "exit_codes": codes}
-            if codes[1] == [0] * world:
-                found[label] |= _compared(label, gpu_place.losses(place), wanted)
+            found[label] |= _compared(label, gpu_place.losses(place), wanted)
     return found
+
+
+def _strategy(
+    folder: Path, rows: PreparedRows, calm: TrainRecipe, device: torch.device, label: str,
+    backend: str, world: int, strategy: Literal["ddp", "fsdp"],
+) -> dict[str, Any]:  # fmt: skip
+    """Train until one dies in the second epoch, and on to the end."""
+    recipe = dataclasses.replace(calm, compute=Compute(strategy=strategy), num_workers=world)
+    place = folder / label.replace(" ", "-")
+    codes = [_group(recipe, rows, place, device, backend, fatal) for fatal in (75, None)]
+    return {
+        "workers": world, "backend": backend, "exit_codes": codes, "held": codes[1] == [0] * world
+    }  # fmt: skip
 
 
 def _compared(

@@ -50,7 +50,7 @@ def card(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
 
 def precisions(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
     """Both networks in bfloat16, then in tf32 and float32; in one process, without Ray."""
-    fewer = max(2, size.rounds - 2)
+    fewer = max(2, size.rounds - 2) if size.rounds > 2 else 1
     return _cases(
         folder,
         device,

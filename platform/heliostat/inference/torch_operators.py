@@ -19,6 +19,7 @@ HOST_INPUTS: Mapping[str, frozenset[int]] = {
     "Expand": frozenset({1}),
     "ReduceMax": frozenset({1}),
     "ReduceMean": frozenset({1}),
+    "ReduceMin": frozenset({1}),
     "ReduceSum": frozenset({1}),
     "Reshape": frozenset({1}),
     "Slice": frozenset({1, 2, 3, 4}),
@@ -57,6 +58,12 @@ def _div(one: Tensor, other: Tensor) -> Tensor:
     if one.is_floating_point() or other.is_floating_point():
         return one / other
     return torch.div(one, other, rounding_mode="trunc")
+
+
+def _mod(attributes: Mapping[str, Any], inputs: Sequence[Any]) -> Tensor:
+    if attributes.get("fmod", 0):
+        return torch.fmod(inputs[0], inputs[1])
+    return torch.remainder(inputs[0], inputs[1])
 
 
 def _gather(attributes: Mapping[str, Any], inputs: Sequence[Any]) -> Tensor:
@@ -191,17 +198,20 @@ OPERATORS: Mapping[str, Operator] = {
     "Add": _each(operator.add),
     "And": _each(torch.logical_and),
     "Cast": lambda attributes, inputs: inputs[0].to(_TYPES[attributes["to"]]),
+    "Ceil": _each(torch.ceil),
     "Clip": _clip,
     "Concat": lambda attributes, inputs: torch.cat(list(inputs), dim=attributes["axis"]),
     "Constant": lambda attributes, _: torch.as_tensor(next(iter(attributes.values()))),
     "ConstantOfShape": _filled,
     "Div": _each(_div),
     "Dropout": lambda _, inputs: inputs[0],
+    "Elu": lambda attributes, inputs: nn.functional.elu(inputs[0], attributes.get("alpha", 1.0)),
     "Equal": _each(torch.eq),
     "Erf": _each(torch.erf),
     "Exp": _each(torch.exp),
     "Expand": _expand,
     "Flatten": _flatten,
+    "Floor": _each(torch.floor),
     "Gather": _gather,
     "Gelu": lambda attributes, inputs: nn.functional.gelu(
         inputs[0], approximate=attributes.get("approximate", "none")
@@ -209,6 +219,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Gemm": _gemm,
     "Greater": _each(torch.gt),
     "GreaterOrEqual": _each(torch.ge),
+    "HardSwish": _each(nn.functional.hardswish),
     "Identity": lambda _, inputs: inputs[0],
     "IsNaN": _each(torch.isnan),
     "LayerNormalization": _layer_norm,
@@ -222,13 +233,16 @@ OPERATORS: Mapping[str, Operator] = {
     "MatMul": _each(torch.matmul),
     "Max": _all(torch.maximum),
     "Min": _all(torch.minimum),
+    "Mod": _mod,
     "Mul": _each(operator.mul),
     "Neg": _each(torch.neg),
     "Not": _each(torch.logical_not),
     "Or": _each(torch.logical_or),
     "Pow": _each(lambda base, exponent: torch.pow(base, exponent).to(base.dtype)),
+    "Reciprocal": _each(torch.reciprocal),
     "ReduceMax": _reduced(torch.amax),
     "ReduceMean": _reduced(torch.mean),
+    "ReduceMin": _reduced(torch.amin),
     "ReduceSum": _reduced(torch.sum),
     "Relu": _each(torch.relu),
     "Reshape": _reshape,

@@ -66,7 +66,8 @@ def compare(path: Path, feed: dict[str, Any], *, atol: float = 1e-6) -> None:
 
 ONE_INPUT = (
     "Abs", "Erf", "Exp", "Identity", "Neg", "Relu", "Sigmoid", "Softplus", "Tanh", "LeakyRelu",
-    "Flatten", "Transpose", "Softmax", "LogSoftmax",
+    "Flatten", "Transpose", "Softmax", "LogSoftmax", "Ceil", "Elu", "Floor", "HardSwish",
+    "Reciprocal",
 )  # fmt: skip
 TWO_INPUTS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum")
 OTHERS = {
@@ -96,6 +97,8 @@ OTHERS = {
     "gemm": [node("Gemm", "x", "turned", "bias", transB=1, alpha=0.5, beta=2.0)],
     "norm": [node("LayerNormalization", "x", "scale", "shift", epsilon=1e-3)],
     "mean": [node("ReduceMean", "x", "axis", keepdims=1)],
+    "least": [node("ReduceMin", "x", "axis", keepdims=0)],
+    "remainder": [node("Mod", "x", "scale", fmod=1)],
     "most of all": [node("ReduceMax", "x", keepdims=0)],
     "embedding": [node("Gather", "table", "codes")],
     "columns": [node("Gather", "x", "backwards", axis=1)],
@@ -161,6 +164,15 @@ def test_integers_are_divided_towards_zero(tmp_path: Path) -> None:
     )
 
     compare(path, {"x": X, "codes": CODES - 7})
+
+
+def test_the_remainder_of_integers_has_the_divisors_sign(tmp_path: Path) -> None:
+    """As Python's."""
+    path = write(
+        tmp_path / "model.onnx", [node("Mod", "codes", "by")], {"by": ints(-2)}, TensorProto.INT64
+    )
+
+    compare(path, {"x": X, "codes": CODES - 2})
 
 
 def test_a_package_scores_the_same_rows_of_any_number(tmp_path: Path) -> None:
