@@ -29,10 +29,11 @@ PARTS: dict[str, tuple[str, int]] = {
     "precision": ("tests.bench.gpu_equal:precision", 90),
     "killed": ("tests.bench.gpu_equal:killed", 120),
     "strategies": ("tests.bench.gpu_equal:strategies", 150),
-    "speed": ("tests.bench.gpu_speed:precisions", 150),
+    "speed": ("tests.bench.gpu_speed:bfloat16", 120),
     "ray": ("tests.bench.gpu_ray:train", 240),
     "serving": ("tests.bench.gpu_serving:answers", 100),
     "ray_kinds": ("tests.bench.gpu_ray:kinds", 150),
+    "precisions": ("tests.bench.gpu_speed:others", 120),
     "compiled": ("tests.bench.gpu_speed:compiled", 150),
 }
 """Function and seconds of each part."""
@@ -87,8 +88,11 @@ def _one(name: str, device: str, rounds: int, out: Path) -> int:
 
     module, function = PARTS[name][0].split(":")
     size = gpu_models.FULL if device == "cuda" else gpu_models.REHEARSAL
+    # As Ray names it to its workers.
+    where = torch.device("cuda", 0) if device == "cuda" else torch.device("cpu")
     size = dataclasses.replace(size, rounds=min(rounds, size.rounds))
-    found = getattr(importlib.import_module(module), function)(out, torch.device(device), size)
+    found = getattr(importlib.import_module(module), function)(out, where, size)
+    found["card_name"] = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     (out / "found.json").write_text(json.dumps(found))
     return 0
 

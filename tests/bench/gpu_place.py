@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from heliostat.training.recipe import TrainRecipe
 from heliostat.training.rows import PreparedRows
 from heliostat.training.session import Place, Session
 from heliostat.training.spool import MetricSpool
-from tests.bench.gpu_bare import WARM_STEPS
+from tests.bench import gpu_models
 
 
 class Tried(Session):
@@ -88,15 +87,13 @@ def weights(recipe: TrainRecipe, folder: Path) -> bytes:
 
 
 def rate(folder: Path, recipe: TrainRecipe, rows: PreparedRows) -> float:
-    """Rows per second from the first point after warming up to the end of the first epoch.
+    """Rows per second from the mark of the recipe's loss to the end of the first epoch.
 
-    A GPU works behind the process that fills its queue, so the point comes early and the rate is
-    a little too low; the epoch's end has waited for the GPU.
+    The step in which the mark falls counts as done: its other half makes the rate a little too
+    low. The epoch's end has waited for the device.
     """
-    points: list[dict[str, Any]] = [
-        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
-    first = next(p for p in points if p["series"] == "step" and p["step"] >= WARM_STEPS)
-    end = next(p for p in points if p["series"] == "epoch")
-    num_rows = rows.num_train - first["step"] * recipe.batch_size
-    return float(num_rows / ((end["at_ms"] - first["at_ms"]) / 1000))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    end = next(point for point in map(json.loads, lines) if point["series"] == "epoch")
+    steps = -(-(gpu_models.WARM_CALLS + 1) // recipe.compute.accumulate)
+    passed_s = end["at_ms"] / 1000 - float(gpu_models.MARK.read_text())
+    return float((rows.num_train - steps * recipe.batch_size) / passed_s)

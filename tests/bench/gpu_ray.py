@@ -33,13 +33,13 @@ def train(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
     ray = _start()
     rates: dict[str, list[float]] = {"platform": [], "bare": []}
     try:
-        # As in one process, the first round does not count.
-        for number in range(size.rounds + 1):
+        for number in range(size.rounds):
             for kind in ("platform", "bare") if number % 2 == 0 else ("bare", "platform"):
                 if kind == "bare":
                     rates[kind].append(gpu_speed.bare_process(folder, recipe, rows, device))
                     continue
                 name = f"run-{number}"
+                gpu_models.forget()
                 fit(recipe, frame, tracking=None, run_id=name, storage_path=folder)
                 rates[kind].append(gpu_place.rate(folder / name, recipe, rows))
                 shutil.rmtree(folder / name / "checkpoints", ignore_errors=True)
@@ -47,7 +47,7 @@ def train(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
         ray.shutdown()
     return {
         "attention bfloat16": {
-            **gpu_speed.compared({kind: values[1:] for kind, values in rates.items()}),
+            **gpu_speed.compared(rates),
             "steps": rows.num_train // recipe.batch_size,
             "batch_size": recipe.batch_size,
             "ray": ray.__version__,

@@ -41,7 +41,7 @@ SERVED = dataclasses.replace(
 
 def answers(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
     """Both networks, trained a little, exported, and answering on CPU and device."""
-    short = SERVED if size is gpu_models.FULL else size
+    short = SERVED if size.wide == gpu_models.FULL.wide else size
     found = {}
     for name, make, count in (
         ("wide", gpu_models.wide, short.wide_rows),

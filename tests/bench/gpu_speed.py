@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pickle
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from tests.bench import gpu_bare, gpu_models, gpu_place
 from tests.bench.gpu_models import Size
 from tests.bench.results import ROOT
 
-Case = tuple[str, Callable[[Size, Compute], TrainRecipe], Compute, int]
+Case = tuple[str, Callable[[Size, Compute], TrainRecipe], Compute, Size]
 BF16 = Compute(precision="bfloat16")
 
 
@@ -48,21 +51,30 @@ def card(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
     return {**found, "bfloat16_tflop_per_s": round(20 * 2 * 8192**3 / passed_s / 1e12)}
 
 
-def precisions(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
-    """Both networks in bfloat16, then in tf32 and float32; in one process, without Ray."""
-    fewer = max(2, size.rounds - 2) if size.rounds > 2 else 1
+def bfloat16(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
+    """Both networks in bfloat16, in one process, without Ray."""
     return _cases(
         folder,
         device,
-        size,
         [
-            ("wide bfloat16", gpu_models.wide, BF16, size.rounds),
-            ("attention bfloat16", gpu_models.tokens, BF16, size.rounds),
-            ("wide tf32", gpu_models.wide, Compute(precision="tf32"), fewer),
-            ("attention tf32", gpu_models.tokens, Compute(precision="tf32"), fewer),
-            ("wide float32", gpu_models.wide, Compute(), fewer),
+            ("wide bfloat16", gpu_models.wide, BF16, size),
+            ("attention bfloat16", gpu_models.tokens, BF16, size),
+        ],
+    )
+
+
+def others(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
+    """In other precisions, and in parts."""
+    few = dataclasses.replace(size, rounds=2)
+    return _cases(
+        folder,
+        device,
+        [
+            ("attention tf32", gpu_models.tokens, Compute(precision="tf32"), few),
+            ("wide tf32", gpu_models.wide, Compute(precision="tf32"), few),
             ("wide bfloat16 accumulate 4", gpu_models.wide,
-             Compute(precision="bfloat16", accumulate=4), fewer),
+             Compute(precision="bfloat16", accumulate=4), few),
+            ("wide float32", gpu_models.wide, Compute(), few),
         ],
     )  # fmt: skip
 
@@ -70,8 +82,9 @@ def precisions(folder: Path, device: torch.device, size: Size) -> dict[str, Any]
 def compiled(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
     """The network of attention under ``torch.compile`` on both sides."""
     compute = Compute(precision="bfloat16", compile=True)
+    few = dataclasses.replace(size, rounds=2)
     return _cases(
-        folder, device, size, [("attention bfloat16 compiled", gpu_models.tokens, compute, 3)]
+        folder, device, [("attention bfloat16 compiled", gpu_models.tokens, compute, few)]
     )
 
 
@@ -113,15 +126,15 @@ def bare_process(
     return float(out.strip().splitlines()[-1])
 
 
-def _cases(folder: Path, device: torch.device, size: Size, cases: list[Case]) -> dict[str, Any]:
+def _cases(folder: Path, device: torch.device, cases: list[Case]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, make, compute, rounds in cases:
+    for name, make, compute, size in cases:
         recipe = make(size, compute)
         rows = given(folder, size, recipe, is_wide=make is gpu_models.wide)
         rates: dict[str, list[float]] = {"platform": [], "bare": []}
         ended_s: list[float] = []
         # The first round warms the allocator, libraries and files up, and does not count.
-        for number in range(rounds + 1):
+        for number in range(size.rounds + 1):
             order = ("platform", "bare") if number % 2 == 0 else ("bare", "platform")
             for kind in order:
                 if kind == "bare":
@@ -142,9 +155,7 @@ def _cases(folder: Path, device: torch.device, size: Size, cases: list[Case]) ->
 def _platform(
     recipe: TrainRecipe, rows: PreparedRows, place: Path, device: torch.device, ended_s: list[float]
 ) -> float:
-    import json
-    import shutil
-
+    gpu_models.forget()
     gpu_place.train(recipe, rows, place, gpu_place.alone(device))
     lines = (place / "metrics.jsonl").read_text().splitlines()
     # What the end of the epoch took after its metrics: gathering and writing the checkpoint.

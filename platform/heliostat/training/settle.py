@@ -19,7 +19,7 @@ def settle(compute: Compute, device: torch.device) -> None:
     """Apply what a recipe says to this process, before anything is computed."""
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         # Random states, exchanges of plain values and counts of memory take the current device.
         torch.cuda.set_device(device)
     # On a CPU, too, torch may then take another kind of product: float32 stays what it says.
