@@ -29,12 +29,12 @@ PARTS: dict[str, tuple[str, int]] = {
     "precision": ("tests.bench.gpu_equal:precision", 90),
     "killed": ("tests.bench.gpu_equal:killed", 120),
     "strategies": ("tests.bench.gpu_equal:strategies", 150),
-    "speed": ("tests.bench.gpu_speed:bfloat16", 120),
-    "ray": ("tests.bench.gpu_ray:train", 240),
+    "speed": ("tests.bench.gpu_speed:bfloat16", 300),
+    "ray": ("tests.bench.gpu_ray:train", 300),
     "serving": ("tests.bench.gpu_serving:answers", 100),
     "ray_kinds": ("tests.bench.gpu_ray:kinds", 150),
-    "precisions": ("tests.bench.gpu_speed:others", 120),
-    "compiled": ("tests.bench.gpu_speed:compiled", 150),
+    "precisions": ("tests.bench.gpu_speed:others", 300),
+    "compiled": ("tests.bench.gpu_speed:compiled", 300),
 }
 """Function and seconds of each part."""
 
@@ -84,7 +84,7 @@ def _one(name: str, device: str, rounds: int, out: Path) -> int:
 
     import torch
 
-    from tests.bench import gpu_models
+    from tests.bench import gpu_models, gpu_place
 
     module, function = PARTS[name][0].split(":")
     size = gpu_models.FULL if device == "cuda" else gpu_models.REHEARSAL
@@ -93,7 +93,7 @@ def _one(name: str, device: str, rounds: int, out: Path) -> int:
     size = dataclasses.replace(size, rounds=min(rounds, size.rounds))
     found = getattr(importlib.import_module(module), function)(out, where, size)
     found["card_name"] = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    (out / "found.json").write_text(json.dumps(found))
+    gpu_place.note(out, found)
     return 0
 
 
@@ -118,18 +118,19 @@ def _ended(
     limit_s = PARTS[name][1] * patience
     try:
         process.wait(max(1.0, limit_s - (time.monotonic() - began_s)))
-        why = f"exit code {process.returncode}"
+        why = "" if process.returncode == 0 else f"exit code {process.returncode}"
     except subprocess.TimeoutExpired:
         why = f"not ended after {limit_s} s"
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    found = work / name / "found.json"
     took_s = round(time.monotonic() - began_s, 1)
-    if found.exists():
-        return {**json.loads(found.read_text()), "took_s": took_s}
-    log = (work / name / "log").read_text(errors="replace")
-    return {"error": f"{why}: {log[-3000:]}", "took_s": took_s}
+    kept = work / name / "found.json"
+    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    if why:
+        log = (work / name / "log").read_text(errors="replace")
+        found["error"] = f"{why}: {log[-3000:]}"
+    return {**found, "took_s": took_s}
 
 
 def _held(found: Any) -> bool:

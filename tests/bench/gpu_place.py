@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -97,3 +98,10 @@ def rate(folder: Path, recipe: TrainRecipe, rows: PreparedRows) -> float:
     steps = -(-(gpu_models.WARM_CALLS + 1) // recipe.compute.accumulate)
     passed_s = end["at_ms"] / 1000 - float(gpu_models.MARK.read_text())
     return float((rows.num_train - steps * recipe.batch_size) / passed_s)
+
+
+def note(folder: Path, found: dict[str, Any]) -> None:
+    """Keep a part's figures so far: a part that is cut off has them."""
+    scratch = folder / "found.part"
+    scratch.write_text(json.dumps(found), encoding="utf-8")
+    scratch.replace(folder / "found.json")

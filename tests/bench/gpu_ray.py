@@ -32,6 +32,8 @@ def train(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
     rows = prepare(recipe, frame, folder / "bare")
     ray = _start()
     rates: dict[str, list[float]] = {"platform": [], "bare": []}
+    found: dict[str, Any] = {"ray": ray.__version__}
+    about = {"steps": rows.num_train // recipe.batch_size, "batch_size": recipe.batch_size}
     try:
         for number in range(size.rounds):
             for kind in ("platform", "bare") if number % 2 == 0 else ("bare", "platform"):
@@ -43,16 +45,11 @@ def train(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
                 fit(recipe, frame, tracking=None, run_id=name, storage_path=folder)
                 rates[kind].append(gpu_place.rate(folder / name, recipe, rows))
                 shutil.rmtree(folder / name / "checkpoints", ignore_errors=True)
+            found["attention bfloat16"] = {**gpu_speed.compared(rates), **about}
+            gpu_place.note(folder, found)
     finally:
         ray.shutdown()
-    return {
-        "attention bfloat16": {
-            **gpu_speed.compared(rates),
-            "steps": rows.num_train // recipe.batch_size,
-            "batch_size": recipe.batch_size,
-            "ray": ray.__version__,
-        }
-    }
+    return found
 
 
 def kinds(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
@@ -78,6 +75,7 @@ def kinds(folder: Path, device: torch.device, size: Size) -> dict[str, Any]:
             )
             fit(changed, frame, tracking=None, run_id=name, storage_path=folder)
             losses = gpu_place.losses(folder / name)
+            gpu_place.note(folder, found)
             found[name] = {
                 "losses": losses,
                 "gap": gpu_place.gap(losses, wanted),

@@ -133,6 +133,11 @@ def _cases(folder: Path, device: torch.device, cases: list[Case]) -> dict[str, A
         rows = given(folder, size, recipe, is_wide=make is gpu_models.wide)
         rates: dict[str, list[float]] = {"platform": [], "bare": []}
         ended_s: list[float] = []
+        about = {
+            "steps": rows.num_train // recipe.batch_size,
+            "batch_size": recipe.batch_size,
+            "parameters_million": round(_parameters(recipe, rows) / 1e6, 1),
+        }
         # The first round warms the allocator, libraries and files up, and does not count.
         for number in range(size.rounds + 1):
             order = ("platform", "bare") if number % 2 == 0 else ("bare", "platform")
@@ -142,13 +147,10 @@ def _cases(folder: Path, device: torch.device, cases: list[Case]) -> dict[str, A
                 else:
                     place = folder / f"{name}-{number}".replace(" ", "-")
                     rates[kind].append(_platform(recipe, rows, place, device, ended_s))
-        found[name] = {
-            **compared({kind: values[1:] for kind, values in rates.items()}),
-            "steps": rows.num_train // recipe.batch_size,
-            "batch_size": recipe.batch_size,
-            "parameters_million": round(_parameters(recipe, rows) / 1e6, 1),
-            "end_s": round(statistics.median(ended_s), 2),
-        }
+            if number:
+                counted = compared({kind: values[1:] for kind, values in rates.items()})
+                found[name] = {**counted, **about, "end_s": round(statistics.median(ended_s), 2)}
+                gpu_place.note(folder, found)
     return found
 
 
