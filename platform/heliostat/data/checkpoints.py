@@ -42,6 +42,9 @@ def _lean(content: bytes) -> tuple[bytes, int]:
 
     actions: pa.Table = pq.read_table(io.BytesIO(content))
     kept = actions.filter(pc.is_null(actions["remove"]))
+    # A reader opens each of these once more where they are there, and may find nothing.
+    optional = [name for name in ("domainMetadata", "sidecar") if name in kept.column_names]
+    kept = kept.drop_columns([name for name in optional if kept[name].null_count == len(kept)])
     is_number = pc.is_valid(kept["txn"])
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, kept.schema, compression="snappy") as writer:
