@@ -47,7 +47,9 @@ def _lean(content: bytes) -> tuple[bytes, int]:
     kept = kept.drop_columns([name for name in optional if kept[name].null_count == len(kept)])
     is_number = pc.is_valid(kept["txn"])
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, kept.schema, compression="snappy") as writer:
+    # Readers take types from the file's own schema, and no path or run comes twice.
+    plain = {"compression": "snappy", "store_schema": False, "use_dictionary": False}
+    with pq.ParquetWriter(buffer, kept.schema, **plain) as writer:
         # Readers skip a row group whose statistics say that it holds nothing of theirs.
         for part in (kept.filter(pc.invert(is_number)), kept.filter(is_number)):
             if part.num_rows:
