@@ -89,7 +89,8 @@ def locked(database: Path) -> Iterator[None]:
 
 def with_traffic(control: ControlClient, rollout_id: str) -> None:
     """Wait until the candidate has a share."""
-    while not control.rollout(rollout_id)["share_percent"]:
+    while not (rollout := control.rollout(rollout_id))["share_percent"]:
+        assert not rollout["ended_at"], rollout["because"]
         time.sleep(0.1)
 
 
@@ -165,8 +166,8 @@ def registry_and_checks_away(
     }  # fmt: skip
     metrics.stop()
     rollout_id = control.start(plan)
-    tracker.stop()
     with_traffic(control, rollout_id)
+    tracker.stop()
     seen = watched(control, rollout_id, outage_s)
     held = control.rollout(rollout_id)
     metrics.start()
@@ -222,18 +223,23 @@ def compared(chain: Chain, control: ControlClient) -> dict[str, Any]:
     turns = failed = 0
     while turns < 20 and not control.rollout(rollout_id)["ended_at"]:
         turns += 1
-        done = []
+        done, seen = [], {}
         for number in range(NUM_UNITS):
             unit = f"v{number}"
             version = asked(chain, unit)
             failed += version is None
             if version is not None:
-                versions.setdefault(unit, set()).add(version)
+                seen[unit] = version
                 lift = 2.0 if version == WORSE else 0.0
                 done.append(outcome(f"{turns}-{unit}", unit, chance.gauss(5 + lift, 1)))
             # Not all units are there at the first look.
             if number >= 40 * turns:
                 break
+        if control.rollout(rollout_id)["ended_at"]:
+            # Some of these units were asked after the test, when stable answers everything.
+            break
+        for unit, version in seen.items():
+            versions.setdefault(unit, set()).add(version)
         control.report_outcomes(MODEL, done)
         time.sleep(0.5)
     ended = until_ended(control, rollout_id, 120.0)
