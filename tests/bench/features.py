@@ -53,7 +53,10 @@ def main() -> int:
             figures[part] = features_materialize.measure(options.materialize_rows, options.rounds)
         else:
             figures[part] = _large(options.large)
-        figures[part]["load_average"] = round(os.getloadavg()[0], 1)
+        figures[part] |= {
+            "load_average": round(os.getloadavg()[0], 1), "commit": results.commit(),
+            "rounds": options.rounds,
+        }  # fmt: skip
         print(json.dumps({part: figures[part]}, indent=2), flush=True)
     results.write(
         "features", "make bench-features; make prove-features", rounds=options.rounds,
@@ -115,6 +118,7 @@ def _large(sizes: list[int]) -> dict[str, Any]:
         found[str(rows)] = {
             **told,
             "wall_us_per_row": round(told["wall_s"] / rows * 1e6, 3),
+            "cpu_us_per_row": round(told["cpu_s"] / rows * 1e6, 3),
             "peak_gib": round(sampler.peak.sum_bytes / 2**30, 2),
         }
     return {"sizes": found}

@@ -175,7 +175,7 @@ def main() -> None:
     figures = {part: figures[part] for part in PARTS if part in figures}
     with own_ray():
         for part in options.only:
-            figures[part] = run(part, options)
+            figures[part] = {**run(part, options), "commit": results.commit()}
             print(part, json.dumps(figures[part]), flush=True)
             results.write("streams", "make prove-streams", rounds=1, figures=figures)
 

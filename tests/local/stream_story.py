@@ -53,6 +53,8 @@ class Outcome:
     dead: int = 0
     dead_doubled: int = 0
     kills: int = 0
+    deaths: int = 0
+    """Consumers that ended unasked: those that were killed, and any that hung or died by itself."""
     resizes: int = 0
     rebalances: int = 0
     moved: int = 0
@@ -127,19 +129,26 @@ def play(log: AnyLog, folder: Path, story: Story, tell: Callable[[str], None] = 
     dice.shuffle(turns)
     counts: dict[str, Any] = {}
     # One fault at a time: the next waits until a killed consumer's death was noticed.
-    while producer.is_alive() or driver.behind != 0 or turns or driver.deaths < out.kills:
+    victim: str | None = None
+    while producer.is_alive() or driver.behind != 0 or turns or victim in driver.actors:
         driver.step()
         counts |= driver.progress
         in_table = _committed(catalog)
         producer.taken = in_table
-        if turns and driver.deaths == out.kills and in_table >= marks[steps - len(turns)]:
+        if turns and victim not in driver.actors and in_table >= marks[steps - len(turns)]:
             if turns.pop() == "kill":
                 actors = {n: a for n, a in driver.actors.items() if driver.progress[n].messages}
                 if not actors:
                     turns.append("kill")
                     continue
-                victim = dice.choice(sorted(actors))
-                pid = ray.get(actors[victim].pid.remote())
+                chosen = dice.choice(sorted(actors))
+                try:
+                    pid = ray.get(actors[chosen].pid.remote(), timeout=30)
+                except (ray.exceptions.RayError, TimeoutError):
+                    # It is dead or hangs already: the driver sees to that.
+                    turns.append("kill")
+                    continue
+                victim = chosen
                 # Anywhere in its work: between two calls it would only be idle.
                 threading.Timer(dice.uniform(0.0, 0.4), os.kill, (pid, signal.SIGKILL)).start()
                 out.kills += 1
@@ -153,7 +162,7 @@ def play(log: AnyLog, folder: Path, story: Story, tell: Callable[[str], None] = 
     driver.close()
     counts |= driver.progress
     out.poison, out.rebalances = producer.poison, driver.rebalances
-    out.kills = driver.deaths
+    out.deaths = driver.deaths
     out.moved = sum(found.moved for found in counts.values())
     out.seconds = round(time.monotonic() - began, 1)
     count(out, catalog, online, story)

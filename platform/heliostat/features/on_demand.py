@@ -38,7 +38,11 @@ _REFUSED = (
     ast.Raise, ast.Delete, ast.Lambda, ast.NamedExpr,
 )  # fmt: skip
 
-_TYPES: dict[str, tuple[type, ...]] = {"float64": (int, float), "int64": (int,), "string": (str,)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "float64": (int, float), "float32": (int, float), "int64": (int,), "int32": (int,),
+    "string": (str,),
+}  # fmt: skip
+_FLOATS = ("float64", "float32")
 
 
 def text_of(compute: Callable[..., Any], where: str) -> str:
@@ -55,7 +59,7 @@ def text_of(compute: Callable[..., Any], where: str) -> str:
     return text
 
 
-def compiled(text: str, where: str) -> Callable[[dict[str, Value]], Any]:
+def compiled(text: str, where: str) -> Callable[[dict[str, Any]], Any]:
     """Turn the text of a function into a function that sees nothing but its argument.
 
     Raises:
@@ -164,7 +168,7 @@ class Transform:
             self._row(dict(zip(self._inputs, row, strict=True)), found)
         return found
 
-    def _row(self, row: dict[str, Value], found: dict[str, list[Value]]) -> None:
+    def _row(self, row: dict[str, Any], found: dict[str, list[Value]]) -> None:
         shown = dict(row)
         try:
             answer = self._function(row)
@@ -180,7 +184,10 @@ class Transform:
         for name, dtype in self._features.items():
             found[name].append(self._typed(f"{self._where}: {name}", dtype, answer[name]))
 
-    def _input(self, name: str, dtype: str, value: Any) -> Value:
+    def _input(self, name: str, dtype: str, value: Any) -> Any:
+        if dtype not in _TYPES:
+            # Of a Feast project: a truth, list or dictionary, as its reader gives it.
+            return value
         return self._typed(f"{self._where}: {name}", dtype, value)
 
     @staticmethod
@@ -189,7 +196,7 @@ class Transform:
             return None
         if isinstance(value, bool) or not isinstance(value, _TYPES[dtype]):
             raise ConfigError(where, value, f"must be {dtype}")
-        found: Value = float(value) if dtype == "float64" else value  # type: ignore[assignment, arg-type]
+        found: Value = float(value) if dtype in _FLOATS else value  # type: ignore[assignment, arg-type]
         return found
 
 

@@ -325,8 +325,9 @@ class OnlineReader:
                 next_step="Materialize the definitions that the model was trained on",
             )  # fmt: skip
         return " UNION ALL ".join(
-            f"SELECT {index}, feature_name, value, {_EVENT_US} "  # noqa: S608 - names are checked
-            f'FROM "{table}" WHERE entity_key = ?'
+            f"SELECT {index}, feature_name, value, "  # noqa: S608 - names are checked
+            + (_EVENT_US if online_tables.has_microseconds(connection, table) else _FEASTS_US)
+            + f' FROM "{table}" WHERE entity_key = ?'
             for index, table in enumerate(tables)
         )
 
@@ -394,3 +395,6 @@ class _ReadView:
 
 # Feast may have overwritten a row of ours: then its whole seconds are the truth.
 _EVENT_US = "CASE WHEN event_us / 1000000 = event_ts THEN event_us ELSE event_ts * 1000000 END"
+
+_FEASTS_US = "event_ts * 1000000"
+"""Of a table that Feast alone made."""

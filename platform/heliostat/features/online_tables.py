@@ -91,6 +91,11 @@ def to_read(
     return found, missing
 
 
+def has_microseconds(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether a table has our column of event times, which one that Feast made has not."""
+    return "event_us" in {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
+
+
 def _exists(connection: sqlite3.Connection, table: str) -> bool:
     query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
     return connection.execute(query, (table,)).fetchone() is not None
@@ -102,6 +107,5 @@ def _make(connection: sqlite3.Connection, table: str) -> None:
         "value_text TEXT, vector_value BLOB, event_ts timestamp, created_ts timestamp, "
         "event_us INTEGER, PRIMARY KEY (entity_key, feature_name))"
     )
-    columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
-    if "event_us" not in columns:
+    if not has_microseconds(connection, table):
         connection.execute(f'ALTER TABLE "{table}" ADD COLUMN event_us INTEGER')

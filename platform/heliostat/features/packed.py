@@ -230,13 +230,15 @@ def _not_ours(record: bytes) -> HeliostatError:
 
 def feast_fields(view: FeatureView) -> tuple[list[bytes], bytes]:
     """Names of a view's fields in Feast's hash of an entity: the features' and the time's."""
+    return feast_names(view.name, [item.name for item in view.features])
+
+
+def feast_names(view: str, features: Sequence[str]) -> tuple[list[bytes], bytes]:
+    """The same by the names of a view and its features."""
     import mmh3
 
-    names = [
-        struct.pack("<I", mmh3.hash(f"{view.name}:{item.name}", signed=False))
-        for item in view.features
-    ]
-    return names, f"_ts:{view.name}".encode()
+    names = [struct.pack("<I", mmh3.hash(f"{view}:{name}", signed=False)) for name in features]
+    return names, f"_ts:{view}".encode()
 
 
 def feast_time(event_us: int) -> bytes:

@@ -8,13 +8,13 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from heliostat.config import require_name
 from heliostat.features import intervals, wire
 from heliostat.features.cells import newest_rows
 from heliostat.features.definitions import FeatureView
-from heliostat.features.lookups import Lookups
+from heliostat.features.lookups import HashLookups, HashView, Lookups
 from heliostat.features.packed import PackedView, Stored, feast_fields, stored
 from heliostat.features.redis_client import RedisAddress, RedisConnection, RedisLine, packed
 
@@ -213,7 +213,7 @@ class RedisReader:
     def __init__(
         self,
         address: RedisAddress,
-        views: Sequence[PackedView],
+        views: Sequence[PackedView] | Sequence[HashView],
         *,
         timeout_s: float = _READ_TIMEOUT_S,
     ) -> None:
@@ -227,7 +227,7 @@ class RedisReader:
         """
         self.address = address
         self._timeout_s = timeout_s
-        self._lookups = Lookups(views)
+        self._lookups: Lookups | HashLookups = self._looked_up(views)
         self._local = threading.local()
         self._line: RedisLine | None = None
         self._opening: asyncio.Task[RedisLine] | None = None
@@ -250,22 +250,22 @@ class RedisReader:
             ConfigError: A key is missing, or lengths differ.
             Unavailable: The server is gone or silent.
         """
-        request = self._request(keys)
+        request, number = self._request(keys)
         connection: RedisConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = RedisConnection(self.address, timeout_s=self._timeout_s)
             self._local.connection = connection
-        return self._lookups.decode(connection.exchange(request, 1)[0], at)
+        return self._decoded(connection.exchange(request, number), at)
 
     async def fetch(
         self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
     ) -> dict[str, list[wire.Value]]:
         """Look up rows without holding up the event loop; see `read`."""
-        request = self._request(keys)
+        request, number = self._request(keys)
         line = self._line
         if line is None or not line.is_open:
             line = await self._opened()
-        return self._lookups.decode((await line.exchange(request, 1))[0], at)
+        return self._decoded(await line.exchange(request, number), at)
 
     def drop(self) -> None:
         """Give up the event loop's connection: the next `fetch` opens another."""
@@ -286,9 +286,34 @@ class RedisReader:
         self._line = await asyncio.shield(self._opening)
         return self._line
 
-    def _request(self, keys: Mapping[str, Sequence[str | int | None]]) -> bytes:
+    def _looked_up(self, views: Sequence[Any]) -> Lookups | HashLookups:
+        return Lookups(views)
+
+    def _request(self, keys: Mapping[str, Sequence[str | int | None]]) -> tuple[bytes, int]:
+        assert isinstance(self._lookups, Lookups)
         # An empty key holds nothing: null keys need no place of their own in the answer.
-        return packed([[b"MGET", *self._lookups.names(keys)]])
+        return packed([[b"MGET", *self._lookups.names(keys)]]), 1
+
+    def _decoded(self, replies: list[Any], at: datetime | None) -> dict[str, list[wire.Value]]:
+        return self._lookups.decode(replies[0], at)
+
+
+class RedisHashReader(RedisReader):
+    """Reads Feast's own hashes, of views that Feast's tools write; see `RedisReader`.
+
+    One command for each row and view, all in one packet.
+    """
+
+    def _looked_up(self, views: Sequence[Any]) -> Lookups | HashLookups:
+        return HashLookups(views)
+
+    def _request(self, keys: Mapping[str, Sequence[str | int | None]]) -> tuple[bytes, int]:
+        assert isinstance(self._lookups, HashLookups)
+        commands = self._lookups.commands(keys)
+        return packed(commands), len(commands)
+
+    def _decoded(self, replies: list[Any], at: datetime | None) -> dict[str, list[wire.Value]]:
+        return self._lookups.decode(replies, at)
 
 
 def _opened_line(opening: asyncio.Task[RedisLine] | None) -> RedisLine | None:

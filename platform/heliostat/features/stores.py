@@ -11,6 +11,7 @@ from typing import Any
 
 from heliostat.config import require
 from heliostat.errors import ConfigError
+from heliostat.features.feast_services import is_owned
 from heliostat.features.online import OnlineReader, OnlineWriter
 from heliostat.features.packed import PackedView
 from heliostat.features.postgres_store import PostgresReader, PostgresWriter
@@ -77,6 +78,11 @@ def open_reader(store: str, file: Path, project: str, views: Sequence[Any]) -> R
     Raises:
         ConfigError: The store is none of them, or a view does not say its version and types.
     """
+    require(
+        not is_owned(views), "feature service", project,
+        "must be of this platform; a Feast project brings these values online, and only a gateway "
+        "that is told of it reads them",
+    )  # fmt: skip
     if store == FILE:
         return OnlineReader(file, project, views)
     packed = [_packed(project, view) for view in views]

@@ -26,6 +26,10 @@ _TAG_DOUBLE = 0x29
 _TAG_FLOAT = 0x35
 _TAG_BOOL = 0x38
 
+# Of the Timestamp message.
+_TAG_SECONDS = 0x08
+_TAG_NANOS = 0x10
+
 
 def key_encoder(names: Sequence[str]) -> Callable[[Sequence[str | int]], bytes]:
     """Make an encoder for the values of these keys, given in the order of `names`.
@@ -80,6 +84,9 @@ ENCODERS: dict[str, Callable[[object], bytes]] = {
 }
 """The encoder for each feature type."""
 
+DECODED = frozenset(("float64", "float32", "int64", "int32", "bool", "string"))
+"""Types whose messages `decode` reads."""
+
 
 def decode(message: bytes) -> Value:
     """Read a Value message of a number, a text, a bool or nothing.
@@ -107,6 +114,28 @@ def decode(message: bytes) -> Value:
     if message == b"\x98\x01\x00":
         return None
     raise HeliostatError(f"online value {message[:8].hex()}: is of a type that cannot be read here")
+
+
+def decode_time(message: bytes) -> int:
+    """Read a Timestamp message: microseconds since 1970.
+
+    Raises:
+        HeliostatError: It is none.
+
+    >>> decode_time(bytes.fromhex("08011080cab5ee01"))
+    1500000
+    """
+    seconds = nanos = start = 0
+    while start < len(message):
+        tag = message[start]
+        number, start = _read_varint(message, start + 1)
+        if tag == _TAG_SECONDS:
+            seconds = number - (1 << 64) if number >> 63 else number
+        elif tag == _TAG_NANOS:
+            nanos = number
+        else:
+            raise HeliostatError(f"online time {message[:16].hex()}: is no Timestamp message")
+    return seconds * 1_000_000 + nanos // 1000
 
 
 def varint(number: int) -> bytes:

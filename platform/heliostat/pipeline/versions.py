@@ -19,11 +19,7 @@ from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe, VersionRecipe
 from heliostat.pipeline.stages import Result, files_digest
-from heliostat.registry.package import (
-    FeatureServiceReference,
-    FeatureViewReference,
-    OnDemandReference,
-)
+from heliostat.registry.package import FeatureServiceReference, service_of
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
 from heliostat.training import baseline, export, record, runs, trials, tuning
@@ -279,12 +275,7 @@ class Maker:
 
 def reference(service: FeatureService | None) -> FeatureServiceReference | None:
     """Describe a feature service as a package stores it."""
-    if service is None:
-        return None
-    plain = service.describe()
-    views = tuple(FeatureViewReference(**view) for view in plain["views"])
-    on_demand = tuple(OnDemandReference(**view) for view in plain["on_demand"])
-    return FeatureServiceReference(**{**plain, "views": views, "on_demand": on_demand})
+    return None if service is None else service_of(service.describe())
 
 
 def _said(evaluation: Evaluation, gates: GateReport) -> str:

@@ -202,15 +202,19 @@ class PackageDescription:
                 for item in raw["inputs"]
             ),
             output=raw["output"],
-            features=_service(raw["features"]),
+            features=None if raw["features"] is None else service_of(raw["features"]),
             # Packages from before these options have none.
             serving=ServingOptions(**raw.get("serving", {})),
         )
 
 
-def _service(raw: Mapping[str, Any] | None) -> FeatureServiceReference | None:
-    if raw is None:
-        return None
+def service_of(raw: Mapping[str, Any]) -> FeatureServiceReference:
+    """Make the reference of a service out of its description in plain words.
+
+    Args:
+        raw: As `FeatureService.describe` and `feast_services.describe` give it, and a package
+            stores it.
+    """
     return FeatureServiceReference(
         project=raw["project"],
         name=raw["name"],

@@ -88,6 +88,8 @@ class Answerer:
                 self._meter.observe(
                     "heliostat_feature_seconds", served.policy_labels, self._timer() - began
                 )
+            if asked.row.is_by_feast:
+                self._meter.add("heliostat_feature_feast_reads", served.policy_labels)
             if asked.row.has_defaults:
                 self._meter.add("heliostat_feature_defaults", served.policy_labels)
         slot = slot_of(asked.unit, policy.model)

@@ -118,7 +118,8 @@ def model(action: str, served: ServedModel, version: str | None) -> tuple[int, b
     if loaded is None:
         raise Refused(503, f"version {version!r} cannot be loaded", retry_after_s=5)
     known = [variant.version for variant in served.policy.variants]
-    return 200, protocol.model_metadata(loaded.description, known, loaded.request_tensors)
+    reader = None if loaded.features is None else loaded.features.reader
+    return 200, protocol.model_metadata(loaded.description, known, loaded.request_tensors, reader)
 
 
 def index_of(served: ServedModel, version: str) -> int:

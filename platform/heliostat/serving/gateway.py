@@ -53,6 +53,8 @@ class Outside:
     door: Door
     rates: RateSource
     sink: Sink
+    is_feast_ready: Callable[[], bool] | None = None
+    """Whether the process with Feast's reader answers, if there is one."""
 
 
 class Gateway(asgi.Application):
@@ -198,6 +200,8 @@ class Gateway(asgi.Application):
         meter.set("heliostat_model_bytes", (), self.residents.size_bytes)
         meter.set("heliostat_exposures_waiting", (), self.spool.num_waiting)
         meter.set("heliostat_exposures_dropped", (), self.spool.num_dropped)
+        if self._outside.is_feast_ready is not None:
+            meter.set("heliostat_feast_reader_ready", (), float(self._outside.is_feast_ready()))
         meter.drain(self._outside.sink)
 
     async def respond(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:

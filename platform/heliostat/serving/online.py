@@ -25,7 +25,8 @@ class FeatureReader(Protocol):
     """Reads online features; `heliostat.features.online.OnlineReader` is one.
 
     A reader of a server also has ``async fetch``, with the arguments and the answer of `read`,
-    and ``drop``, which gives up a connection that does not answer.
+    and maybe ``drop``, which gives up a connection that does not answer. One that is not ours
+    says so by ``kind``.
     """
 
     def read(self, keys: Keys, at: datetime | None) -> Values:
@@ -92,6 +93,16 @@ class Features:
         return completed(self._transforms, values, given) if self._transforms else values
 
     @property
+    def reader(self) -> str | None:
+        """Whose reader it is: ``heliostat``, or ``feast`` where a type is one that only Feast's
+        decodes; None while the store cannot be opened.
+        """
+        try:
+            return str(getattr(self._opened(), "kind", "heliostat"))
+        except Refused:
+            return None
+
+    @property
     def is_remote(self) -> bool:
         """Whether `fetch` can be asked; opens the reader.
 
@@ -104,12 +115,13 @@ class Features:
         """Read one row of features per key, at once: from a store on this machine's disk.
 
         Raises:
-            Refused: 503; the online store cannot be read now.
+            Refused: 503; the online store cannot be read now; 400: the keys cannot be looked up.
         """
+        reader = self._opened()
         try:
-            return self._opened().read(keys, at)
-        except Refused:
-            raise
+            return reader.read(keys, at)
+        except ConfigError as error:
+            raise Refused(400, str(error)) from error
         except Exception as error:
             # Whatever goes wrong in the store, the client is not at fault and may come again.
             self._reader = None

@@ -218,13 +218,20 @@ def _answer(model: str, version: str, request_id: str, tensor: dict[str, Any]) -
 
 
 def model_metadata(
-    description: PackageDescription, versions: Sequence[str], keys: Sequence[str]
+    description: PackageDescription,
+    versions: Sequence[str],
+    keys: Sequence[str],
+    feature_reader: str | None = None,
 ) -> bytes:
     """Encode what a client may send to the model and what it gets.
 
     Args:
         keys: Tensors that may be sent instead of all inputs; empty if none.
+        feature_reader: Whose reader fetches its features, if it has any.
     """
+    parameters: dict[str, Any] = {"entity_keys": list(keys)}
+    if feature_reader is not None:
+        parameters["feature_reader"] = feature_reader
     inputs = [
         {
             "name": item.name,
@@ -240,7 +247,7 @@ def model_metadata(
             "platform": "onnxruntime_onnx",
             "inputs": inputs,
             "outputs": [{"name": description.output, "datatype": "FP32", "shape": [-1]}],
-            "parameters": {"entity_keys": list(keys)},
+            "parameters": parameters,
         }
     )
 

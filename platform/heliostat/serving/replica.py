@@ -6,11 +6,15 @@ import os
 import secrets
 import time
 import urllib.parse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliostat import telemetry
 from heliostat.access.keys import KeyFile
 from heliostat.access.tokens import TokenChecker, read_issuers
+from heliostat.config import require
+from heliostat.features.feast_project import FeastProject
+from heliostat.features.feast_services import is_owned
 from heliostat.features.redis_client import RedisAddress
 from heliostat.serving.admission import Door
 from heliostat.serving.forward import HttpForwarder
@@ -36,10 +40,22 @@ def gateway(settings: GatewaySettings) -> Gateway:
     """Build the gateway of this process, with an id of its own."""
     telemetry.configure("gateway")
     online_db = settings.layout.online_db
+    feast = None
+    if settings.feast_repository is not None:
+        feast = FeastProject(Path(settings.feast_repository))
+        # Before any model needs it: it takes many seconds until it answers.
+        feast.process.start()
 
     def open_reader(reference: FeatureServiceReference) -> FeatureReader:
         from heliostat.features import stores
 
+        if is_owned(reference.views):
+            require(
+                feast is not None, "args.feast_repository", None,
+                f"must say where Feast's project {reference.project} lies",
+            )  # fmt: skip
+            assert feast is not None
+            return feast.open_reader(reference.project, reference.name, reference.views)
         store = settings.online_store
         if store == stores.FILE:
             store = stores.of_environment(os.environ)
@@ -56,6 +72,7 @@ def gateway(settings: GatewaySettings) -> Gateway:
         door=_door(settings),
         rates=_rates(settings, gateway_id),
         sink=RaySink(),
+        is_feast_ready=None if feast is None else lambda: feast.process.is_ready,
     )
     return Gateway(settings, outside, gateway_id=gateway_id)
 

@@ -154,6 +154,11 @@ class GatewaySettings(ReplicaSettings):
     ``HELIOSTAT_ONLINE_STORE`` says where that is set; else a URL as ``redis://host:port/0`` or
     ``postgresql://host:port/database``."""
 
+    feast_repository: str | None = None
+    """Absolute path of a Feast project's ``feature_store.yaml`` folder, for models whose features
+    that project holds. Each replica starts one process with Feast in it (400 MB), for services
+    with types that only Feast decodes."""
+
     rate_store: str = "plane"
     """Where gateways tell each other how often a caller came: ``plane`` is an actor of this Ray
     cluster; a URL as ``redis://host:port/0`` joins the gateways of several."""
@@ -191,6 +196,8 @@ class GatewaySettings(ReplicaSettings):
             self.model is None or not self.elsewhere,
             "gateway.elsewhere", self.elsewhere, "must be empty where model is set",
         )  # fmt: skip
+        if self.feast_repository is not None:
+            _absolute("gateway.feast_repository", self.feast_repository)
         require(
             self.rate_store == "plane" or self.rate_store.startswith(("redis://", "rediss://")),
             "gateway.rate_store", self.rate_store, "must be plane or a URL of Redis",

@@ -123,7 +123,7 @@ class Snapshot:
 class Row:
     """The values of one request: what was given, and features, read at most once each."""
 
-    __slots__ = ("_at", "_given", "_read", "by_keys", "has_defaults", "is_fetched")
+    __slots__ = ("_at", "_given", "_read", "by_keys", "has_defaults", "is_by_feast", "is_fetched")
 
     def __init__(self, given: Mapping[str, list[Any]], by_keys: bool, at: datetime | None) -> None:
         self._given = given
@@ -132,6 +132,9 @@ class Row:
         self._read: dict[int, dict[str, list[Any]] | HeliostatError] = {}
         self.is_fetched = False
         """Whether values came, or should have come, from a server."""
+
+        self.is_by_feast = False
+        """Whether values came from Feast's own reader."""
 
         self.has_defaults = False
         """Whether a store did not answer, so that declared defaults stand for its values."""
@@ -154,6 +157,7 @@ class Row:
                 keys = {name: self._given[name] for name in version.features.reference.keys}
                 found, is_default = await version.features.fetch(keys, self._at)
                 self.has_defaults |= is_default
+                self.is_by_feast |= not is_default and version.features.reader == "feast"
                 found = version.features.completed(found, self._given)
             except (Refused, ConfigError) as error:
                 found = error

@@ -116,8 +116,11 @@ class Consumer:
             self._drop()
         except Unavailable as error:
             self._problem = str(error)
+            # While there is a reader that knows it: what waits for a table is behind, too.
+            found = self._progress()
             self._close_reader()
             time.sleep(min(0.2, for_s))
+            return found
         return self._progress()
 
     def close(self) -> Progress:
@@ -362,7 +365,7 @@ class Consumer:
         try:
             behind = self._behind()
         except Unavailable as error:
-            self._problem, behind = str(error), {}
+            self._problem, behind = self._problem or str(error), {}
         for name, number in behind.items():
             self.meter.set("heliostat_stream_behind", (self._recipe.name, name), number)
         marks = {name: self._watermark(held) for name, held in self._held.items()}

@@ -25,6 +25,10 @@ _TURN_S = 0.5
 _SILENT_S = 60.0
 """A call that takes so much longer is given up, and its consumer killed."""
 
+_START_S = 300.0
+"""The same for the first call of a consumer, whose process begins with it: on a busy machine that
+takes long, and another process would take as long again."""
+
 _LOOK_S = 30.0
 """Time between two questions whether the topic has more partitions."""
 
@@ -39,6 +43,7 @@ class _Member:
     call: Any = None
     called_at: float = 0.0
     leaves: bool = False
+    has_answered: bool = False
     progress: Progress = field(default_factory=Progress)
 
 
@@ -103,7 +108,9 @@ class Driver:
         for name, member in list(self._members.items()):
             if member.call in done:
                 self._take(name, member)
-            elif self._timer() - member.called_at > _TURN_S + _SILENT_S:
+            elif self._timer() - member.called_at > _TURN_S + (
+                _SILENT_S if member.has_answered else _START_S
+            ):
                 telemetry.event("stream.consumer_silent", stream=self._recipe.name, consumer=name)
                 ray.kill(member.actor)
                 self._lost(name)
@@ -193,7 +200,7 @@ class Driver:
             return
         if isinstance(answer, HeliostatError):
             raise answer
-        member.progress = answer
+        member.progress, member.has_answered = answer, True
         member.holds = frozenset(member.told)
 
     def _lost(self, name: str) -> None:

@@ -51,6 +51,8 @@ class KafkaLog:
         try:
             known = self._numbers(consumer)
             places = []
+            begins: dict[str, int] = {}
+            ends: dict[str, int] = {}
             for name, start in starts.items():
                 number = int(name)
                 if number not in known:
@@ -69,6 +71,8 @@ class KafkaLog:
                         next_step="Nothing was skipped. To go on with what is there, start a "
                         "stream of another name",
                     )  # fmt: skip
+                begins[name] = low if start is None else start
+                ends[name] = high
                 places.append(
                     TopicPartition(self.topic, number, OFFSET_BEGINNING if start is None else start)
                 )
@@ -76,8 +80,7 @@ class KafkaLog:
         except BaseException:
             consumer.close()
             raise
-        begins = {name: start for name, start in starts.items() if start is not None}
-        return _KafkaReader(self, consumer, dict.fromkeys(starts, 0) | begins, errors)
+        return _KafkaReader(self, consumer, begins, ends, errors)
 
     def writer(self) -> _KafkaWriter:
         """See `messages.Log`."""
@@ -115,11 +118,17 @@ class KafkaLog:
 
 class _KafkaReader:
     def __init__(
-        self, log: KafkaLog, consumer: Consumer, nexts: dict[str, int], errors: list[str]
+        self,
+        log: KafkaLog,
+        consumer: Consumer,
+        nexts: dict[str, int],
+        ends: dict[str, int],
+        errors: list[str],
     ) -> None:
         self._log = log
         self._consumer = consumer
         self._next = nexts
+        self._ends = ends
         self._errors = errors
         self._never_back_us = 0
 
@@ -172,8 +181,9 @@ class _KafkaReader:
         for name, offset in self._next.items():
             place = TopicPartition(self._log.topic, int(name))
             low, high = self._consumer.get_watermark_offsets(place, cached=True)
-            if high >= 0:
-                found[name] = max(0, high - max(low, offset))
+            # Before the first fetch the client says nothing; the brokers were asked just before.
+            high = max(high, self._ends[name])
+            found[name] = max(0, high - max(low, offset))
         return found
 
     def close(self) -> None:

@@ -43,19 +43,19 @@ def _opened(url: str, view: FeatureView) -> tuple[PostgresWriter, PostgresReader
 
 
 def test_values_come_back_as_they_were_written(url: str) -> None:
-    """Numbers, texts and nulls; strangers, null keys and NaN keys are missing; both ways to ask."""
+    """Numbers, texts and nulls; strangers and null keys are missing; both ways to ask."""
     view = typed_view.view()
     writer, reader = _opened(url, view)
     rows = typed_view.frame(
         ("a", T0, -0.5, 2**53 + 1, "ü"), ("b", T0, None, None, None), ("", T0, 1.0, -1, "")
     )
     assert writer.write(view, rows) == 3
-    keys: Any = {"id": ["a", "b", "", "c", None, float("nan"), "a"]}
+    keys: Any = {"id": ["a", "b", "", "c", None, "a"]}
 
     wanted = {
-        "real": [-0.5, None, 1.0, None, None, None, -0.5],
-        "whole": [2**53 + 1, None, -1, None, None, None, 2**53 + 1],
-        "text": ["ü", None, "", None, None, None, "ü"],
+        "real": [-0.5, None, 1.0, None, None, -0.5],
+        "whole": [2**53 + 1, None, -1, None, None, 2**53 + 1],
+        "text": ["ü", None, "", None, None, "ü"],
     }
     assert reader.read(keys, T0) == wanted
     assert asyncio.run(reader.fetch(keys, T0)) == wanted

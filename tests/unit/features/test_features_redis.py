@@ -11,9 +11,10 @@ import pytest
 from heliostat.errors import ConfigError, HeliostatError, Unavailable
 from heliostat.features import stores
 from heliostat.features.definitions import Feature, FeatureView
+from heliostat.features.lookups import HashView
 from heliostat.features.packed import PackedView, stored
 from heliostat.features.redis_client import RedisAddress
-from heliostat.features.redis_store import RedisReader, RedisWriter
+from heliostat.features.redis_store import RedisHashReader, RedisReader, RedisWriter
 from tests.unit.features import typed_view
 
 T0 = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -27,18 +28,66 @@ def _opened(server: Any, view: FeatureView) -> tuple[RedisWriter, RedisReader]:
 
 
 def test_values_come_back_as_they_were_written(redis: Any) -> None:
-    """Numbers, texts and nulls; strangers, null keys and NaN keys are missing."""
+    """Numbers, texts and nulls; strangers and null keys are missing, a NaN key is refused."""
     view = typed_view.view()
     writer, reader = _opened(redis, view)
     writer.write(
         view, typed_view.frame(("a", T0, -0.5, 2**53 + 1, "ü"), ("b", T0, None, None, None), ("", T0, 1.0, -1, ""))
     )  # fmt: skip
 
-    assert reader.read({"id": ["a", "b", "", "c", None, float("nan"), "a"]}, T0) == {  # type: ignore[list-item]
-        "real": [-0.5, None, 1.0, None, None, None, -0.5],
-        "whole": [2**53 + 1, None, -1, None, None, None, 2**53 + 1],
-        "text": ["ü", None, "", None, None, None, "ü"],
+    assert reader.read({"id": ["a", "b", "", "c", None, "a"]}, T0) == {
+        "real": [-0.5, None, 1.0, None, None, -0.5],
+        "whole": [2**53 + 1, None, -1, None, None, 2**53 + 1],
+        "text": ["ü", None, "", None, None, "ü"],
     }
+    with pytest.raises(ConfigError, match="entity key = nan: must be text or a whole number"):
+        reader.read({"id": ["a", float("nan")]}, T0)  # type: ignore[list-item]
+
+
+def test_feasts_hashes_are_read_as_our_records_are(redis: Any) -> None:
+    """Of several views in one round trip: values, nulls, strangers, missing keys, and age."""
+    old, young = typed_view.view(), typed_view.view(name="other", ttl_s=None)
+    writer, reader = _opened(redis, old)
+    for view in (old, young):
+        writer.write(
+            view, typed_view.frame(("a", T0, -0.5, 2**53 + 1, "ü"), ("b", T0, None, -7, ""))
+        )
+    address = RedisAddress.parse(redis.url)
+    names = tuple(item.name for item in old.features)
+    assert old.ttl_s is not None
+
+    for age in (
+        -MICRO,
+        0 * MICRO,
+        timedelta(seconds=old.ttl_s),
+        timedelta(seconds=old.ttl_s) + MICRO,
+    ):
+        keys: Any = {"id": ["a", "b", "c", None]}
+        hashes = RedisHashReader(
+            address,
+            [
+                HashView(
+                    project="p",
+                    name=old.name,
+                    keys=("id",),
+                    features=names,
+                    ttl_us=round(old.ttl_s * 1e6),
+                )
+            ],
+        )
+        wanted = reader.read(keys, T0 + age)
+        assert hashes.read(keys, T0 + age) == wanted
+        assert asyncio.run(hashes.fetch(keys, T0 + age)) == wanted
+    both = RedisHashReader(
+        address,
+        [
+            HashView(project="p", name=name, keys=("id",), features=(feature,), ttl_us=None)
+            for name, feature in ((old.name, "real"), ("other", "whole"))
+        ],
+    )
+    assert both.read({"id": ["b", "a", "c"]}, T0) == {
+        "real": [None, -0.5, None], "whole": [-7, 2**53 + 1, None],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("age", "seen"), [(-MICRO, False), (0 * MICRO, True), (60 * 10**6 * MICRO, True), (60 * 10**6 * MICRO + MICRO, False)])  # fmt: skip

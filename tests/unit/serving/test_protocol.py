@@ -187,7 +187,7 @@ def test_wrong_paths_and_methods_are_told_what_is_right(
 
 
 def test_metadata_says_what_may_be_sent(bench: Bench) -> None:
-    """All inputs with their types, or the entity keys."""
+    """All inputs with their types, or the entity keys; and whose reader fetches by them."""
     [server] = send(bench, None, path="/v2")
     [model] = send(bench, None, path="/v2/models/shapes/versions/1")
 
@@ -205,7 +205,7 @@ def test_metadata_says_what_may_be_sent(bench: Bench) -> None:
             {"name": "colour", "datatype": "BYTES", "shape": [-1]},
         ],
         "outputs": [{"name": "score", "datatype": "FP32", "shape": [-1]}],
-        "parameters": {"entity_keys": ["shape_id"]},
+        "parameters": {"entity_keys": ["shape_id"], "feature_reader": "heliostat"},
     }
 
 

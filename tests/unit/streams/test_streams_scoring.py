@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -169,6 +170,48 @@ def test_without_a_policy_events_wait_and_none_is_lost(redis_server, tmp_path):
 
     assert "no rollout policy names who answers" in str(problem)
     assert world.answered()["number"].to_list() == list(range(50))
+
+
+class Gauges:
+    """A sink that remembers what gauges were set to last."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, ...], float] = {}
+
+    def set(self, metric, labels, value) -> None:
+        self.found[metric.name, *labels] = value
+
+    def add(self, metric, labels, value) -> None: ...
+
+    def observe(self, metric, labels, value) -> None: ...
+
+
+def test_what_cannot_be_committed_stays_with_the_broker_and_counts_as_lag(redis_server, tmp_path):
+    """A consumer holds so many rows and one batch more, whatever waits; then all of it arrives."""
+    world = World(redis_server, tmp_path)
+    world.recipe = replace(world.recipe, commit_rows=300, max_batch_messages=100)
+    policy, world.policies.policy = world.policies.policy, None
+    world.log.writer().send(orders.messages(2_000))
+    consumer, sink = world.consumer(), Gauges()
+    for _ in range(100):
+        found = consumer.work(ALL, 0.05)
+        if found.messages >= 300 and found.problem:
+            break
+    held = [consumer.work(ALL, 0.05).messages for _ in range(5)]
+    consumer.meter.drain(sink)
+    waiting = {name: number for name, number in sink.found.items() if "behind" in name[0]}
+    world.policies.policy = policy
+    world.drain(consumer, 2_000)
+    consumer.work(ALL, 0.05)
+    consumer.meter.drain(sink)
+    consumer.close()
+
+    assert len(set(held)) == 1
+    assert 300 <= held[0] < 400
+    assert sorted(waiting) == [("heliostat_stream_behind", "orders", name) for name in ALL]
+    assert sum(waiting.values()) == 2_000 - held[0]
+    assert sum(sink.found[name] for name in waiting) == 0
+    assert world.answered()["number"].to_list() == list(range(2_000))
 
 
 def test_answers_that_a_killed_consumer_did_not_send_are_sent_by_the_next(redis_server, tmp_path):
