@@ -40,10 +40,17 @@ class TrainRecipe:
 
     model: Callable[..., Any] = models.tabular
     """Called as ``model(inputs, **params)`` in each worker; see `models.tabular` for what it
-    must return."""
+    must return. With learner="estimator" called as ``model(inputs, task=task, **params)``; see
+    `estimators.boosted_trees`."""
 
     params: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `model`."""
+
+    learner: Literal["network", "estimator"] = "network"
+    """network: `model` makes a torch network, which learns step by step.
+    estimator: it makes an estimator as scikit-learn's are, which one worker fits at once; then
+    epochs, batch_size, learning_rate and weight_decay mean nothing, and a lost worker begins
+    again."""
 
     task: Literal["binary", "regression"] = "binary"
     """Cross-entropy on a probability, or squared error on a number."""
@@ -140,3 +147,33 @@ class TrainRecipe:
                 self.min_workers is None, "train.min_workers", self.min_workers,
                 'needs feed="map"; a stream is split for a fixed number of workers',
             )  # fmt: skip
+        if self.learner == "estimator":
+            _refuse_for_estimators(self)
+
+    @property
+    def num_epochs(self) -> int:
+        """How often metrics of an epoch appear; an estimator has one."""
+        return 1 if self.learner == "estimator" else self.epochs
+
+
+def _refuse_for_estimators(recipe: TrainRecipe) -> None:
+    """What an estimator cannot do is refused, not ignored."""
+    require(
+        recipe.num_workers == 1, "train.num_workers", recipe.num_workers,
+        'must be 1 with learner="estimator", which one worker fits at once; give it threads with'
+        " compute.cpus_per_worker",
+    )  # fmt: skip
+    plain = Compute(cpus_per_worker=recipe.compute.cpus_per_worker)
+    for name, value, want in (
+        ("loss", recipe.loss, None),
+        ("measure", recipe.measure, None),
+        ("loop", recipe.loop, None),
+        ("feed", recipe.feed, "map"),
+        ("use_gpu", recipe.use_gpu, False),
+        ("compute", recipe.compute, plain),
+        ("keep", recipe.keep, Keep()),
+    ):
+        require(
+            value == want, f"train.{name}", value,
+            f'must be {want!r} with learner="estimator"; it is for networks',
+        )  # fmt: skip
