@@ -162,6 +162,7 @@ def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:
         datasets=datasets,
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers,
+            elastic_resize_monitor_interval_s=recipe.resize_check_s,
             use_gpu=recipe.use_gpu,
             resources_per_worker={
                 "CPU": recipe.compute.cpus_per_worker,

@@ -83,6 +83,10 @@ class TrainRecipe:
     """Begin and go on with so few while machines are missing, and take more as they come
     (Ray's elastic training). None: always `num_workers`."""
 
+    resize_check_s: float = 60.0
+    """With `min_workers`: how often Ray looks whether more machines are there. A change begins the
+    workers anew, from the last checkpoint."""
+
     use_gpu: bool = False
 
     compute: Compute = field(default_factory=Compute)
@@ -123,7 +127,8 @@ class TrainRecipe:
             require(getattr(self, name) >= low, f"train.{name}", getattr(self, name), "must be > 0")
         for name in ("max_failures", "category_min_rows", "weight_decay", "log_every_steps"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must be >= 0")
-        require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "must be > 0")
+        for name in ("learning_rate", "resize_check_s"):
+            require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "must be > 0")
         require(
             0 <= self.unknown_ratio < 1,
             "train.unknown_ratio",

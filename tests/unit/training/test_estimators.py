@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from heliostat.errors import ConfigError, HeliostatError
+from heliostat.inference import edge
 from heliostat.inference.columns import score
 from heliostat.inference.predictor import Predictor
 from heliostat.registry import signing
@@ -139,6 +140,12 @@ def test_a_package_of_trees_is_signed_and_answers_one_row_as_many(tmp_path: Path
     ]
     assert together.tolist() == pytest.approx(alone, abs=1e-6)
     assert np.isfinite(together).all()
+    numeric, categorical = predictor.encode({name: odd[name].to_list() for name in odd.columns})
+    report = edge.export(
+        package, tmp_path / "keys", tmp_path / "edge", numeric_BN=numeric,
+        categorical_BC=categorical,
+    )  # fmt: skip
+    assert (report.quantised, report.largest_difference) == (False, 0.0)
 
 
 def test_the_loss_of_each_round_is_logged_and_a_whole_training_is_not_repeated(
