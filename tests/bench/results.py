@@ -11,6 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def commit() -> str:
+    """Name the code that runs: its commit, and whether it differs from it."""
+    found = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
+    changed = subprocess.check_output(
+        ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"], text=True
+    )
+    return found.strip() + (" and uncommitted changes" if changed else "")
+
+
 def write(area: str, command: str, *, rounds: int, figures: Mapping[str, object]) -> Path:
     """Write ``tests/bench/results/<area>.json`` and return its path.
 
@@ -20,13 +29,9 @@ def write(area: str, command: str, *, rounds: int, figures: Mapping[str, object]
         rounds: How often the whole was done.
         figures: Raw counts and measurements, as JSON values.
     """
-    commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
-    changed = subprocess.check_output(
-        ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"], text=True
-    )
     result = {
         "command": command,
-        "commit": commit.strip() + (" and uncommitted changes" if changed else ""),
+        "commit": commit(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "rounds": rounds,
