@@ -12,10 +12,10 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data bench-features prove-features prove-training bench-training image-pin test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test test-local test-whole prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data bench-features prove-features prove-training bench-training image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
 env: ## Make or complete .venv (the other targets do so themselves)
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { echo "heliostat: needs CPython 3.11 with its venv module; on Debian or Ubuntu: sudo apt-get install python3.11-venv" >&2; exit 2; }
@@ -38,9 +38,15 @@ status: env ## Say what runs, and where
 doctor: env ## Check versions, ports, disk and memory; say the fix for each finding
 	@$(PY) -m heliostat doctor
 
-test: env ## Pass every test but benchmarks and long proofs
-	@$(PY) -m pytest $(EVERY_CORE) tests/repo tests/unit
-	@$(PY) -m pytest tests/local tests/e2e
+test: test-unit ## Pass every test but benchmarks and long proofs
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-whole test-local
+
+# These two rings wait for most of their time, so `make test` runs them side by side.
+test-local: env ## Pass the tests on one shared Ray
+	@$(PY) -m pytest tests/local
+
+test-whole: env ## Pass the tests on a whole platform
+	@$(PY) -m pytest tests/e2e
 
 prove: env ## Run the long proofs that `make test` leaves out
 	@$(PY) -m pytest -m proof tests/unit tests/local tests/e2e

@@ -129,8 +129,8 @@ def test_no_stage_before_the_replay_opens_the_labels_to_come(
     shutil.rmtree(tables / "examples")
     try:
         trained = live_platform.run(
-            "submit", "--recipe", "jobs.flights:small",
-            "--set", "candidate.training.seed=5", "--", "jobs/train.py", timeout_s=SUBMIT_S,
+            "submit", "--recipe", "jobs.flights:small_bad", "--", "jobs/train.py",
+            timeout_s=SUBMIT_S,
         )  # fmt: skip
     finally:
         for path in rows:
@@ -151,6 +151,7 @@ def test_a_candidate_trained_on_shuffled_labels_is_refused_by_the_offline_gate(
     refused = _submit(live_platform, "jobs.flights:small_bad")
 
     assert refused.returncode == 3, refused.stdout + refused.stderr
+    assert "[train candidate] reused" in refused.stdout
     assert "candidate version stays where it is: ranks-well (auc) is 0." in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
 
@@ -321,6 +322,7 @@ def test_the_finished_rollout_explains_itself_in_words(
     assert explained[0] in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.proof
 def test_images_go_the_same_way_to_a_version_that_earned_its_traffic(
     live_platform: LivePlatform,
 ) -> None:

@@ -12,14 +12,14 @@ from tests.e2e.interruptions import interrupt, running_runs
 
 pytestmark = pytest.mark.timeout(600)
 
-SMALL = ("--recipe", "jobs.flights:small", "--set", "candidate.training.seed=5")
+SMALL = ("--recipe", "jobs.flights:small")
 
 
 def test_ctrl_c_stops_the_job_and_says_what_still_runs(live_platform: LivePlatform) -> None:
     """Exit 130 within 10 seconds."""
     stopped = interrupt(
         live_platform, "train candidate", signal.SIGINT,
-        [*SMALL[:2], "--set", "candidate.training.seed=6"],
+        [*SMALL, "--set", "candidate.training.seed=6"],
     )  # fmt: skip
 
     assert stopped.exit_code == 130, stopped.output

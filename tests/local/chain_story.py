@@ -81,8 +81,7 @@ def doors(chain: Chain) -> dict[str, Any]:
     for prefix in routes.values():
         if prefix != "/":
             for path in (prefix, f"{prefix}/infer", f"{prefix}/score", f"{prefix}/x/infer"):
-                head = bad_input._head(f"content-length: {len(body)}", path=path)
-                found = raw_sockets.statuses(chain.port, head + body)
+                found = raw_sockets.statuses(chain.port, _request(path, body))
                 asked.append(("ingress", path, found))
                 if found[0] not in (403, 404):
                     unguarded.append(("ingress", path, found))
@@ -94,14 +93,19 @@ def doors(chain: Chain) -> dict[str, Any]:
             }  # fmt: skip
             for port in ports:
                 for path in (f"/variants/{MODEL}/2/infer", f"/variants/{MODEL}/2/score", "/infer"):
-                    head = bad_input._head(f"content-length: {len(body)}", path=path)
-                    found = raw_sockets.statuses(port, head + body)
+                    found = raw_sockets.statuses(port, _request(path, body))
                     asked.append((kind, path, found))
                     if found[0] not in (403, 404):
                         unguarded.append((kind, path, found))
-                listed = raw_sockets.statuses(port, bad_input._head(method="GET", path="/-/routes"))
+                listed = raw_sockets.statuses(port, _request("/-/routes", method="GET"))
                 asked.append((kind, "/-/routes", listed))
     return {"asked": asked, "unguarded": unguarded, "routes": routes}
+
+
+def _request(path: str, body: bytes = b"", *, method: str = "POST") -> bytes:
+    # Some answers of Serve tell no length: only a closed connection says that they are whole.
+    lines = (f"content-length: {len(body)}", "connection: close")
+    return bad_input._head(*lines, path=path, method=method) + body
 
 
 async def killed(chain: Chain) -> dict[str, Any]:

@@ -64,11 +64,8 @@ def end(process: subprocess.Popen, folder: Path) -> None:
     """End the head and what it started: all of it names this head's own folder."""
     import psutil
 
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     for item in psutil.process_iter(["cmdline"]):
         if any(str(folder) in word for word in item.info["cmdline"] or ()):
             item.kill()
