@@ -310,7 +310,8 @@ def stream(folder: Path, rounds: int) -> dict[str, Any]:
 def _driver(kind: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.bench.training_driver", kind, str(folder)],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True, env=_environment(),
+        # MLflow without a server puts artifacts below the working folder.
+        cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True, env=_environment(),
     )  # fmt: skip
 
 
