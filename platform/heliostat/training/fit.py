@@ -154,6 +154,7 @@ def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:
         datasets[SHARD] = ray.data.read_parquet(str(prepared.stream))
     # Ray annotates a number, and takes a pair for elastic training.
     num_workers: Any = recipe.num_workers
+    elastic: dict[str, Any] = {"elastic_resize_monitor_interval_s": recipe.resize_check_s}
     if recipe.min_workers is not None:
         num_workers = (recipe.min_workers, recipe.num_workers)
     trainer = TorchTrainer(
@@ -162,7 +163,7 @@ def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:
         datasets=datasets,
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers,
-            elastic_resize_monitor_interval_s=recipe.resize_check_s,
+            **elastic,
             use_gpu=recipe.use_gpu,
             resources_per_worker={
                 "CPU": recipe.compute.cpus_per_worker,
