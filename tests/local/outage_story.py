@@ -89,7 +89,8 @@ def locked(database: Path) -> Iterator[None]:
 
 def with_traffic(control: ControlClient, rollout_id: str) -> None:
     """Wait until the candidate has a share."""
-    while not control.rollout(rollout_id)["share_percent"]:
+    while not (rollout := control.rollout(rollout_id))["share_percent"]:
+        assert not rollout["ended_at"], rollout["because"]
         time.sleep(0.1)
 
 
@@ -165,8 +166,8 @@ def registry_and_checks_away(
     }  # fmt: skip
     metrics.stop()
     rollout_id = control.start(plan)
-    tracker.stop()
     with_traffic(control, rollout_id)
+    tracker.stop()
     seen = watched(control, rollout_id, outage_s)
     held = control.rollout(rollout_id)
     metrics.start()
