@@ -24,6 +24,9 @@ def test_a_training_outlives_a_reclaimed_machine_and_takes_a_new_one(tmp_path: P
             **os.environ,
             "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",
             "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
+            # Ray may ask for two workers again before it has seen that a node is gone; then it
+            # waits this long before it asks anew.
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
