@@ -223,18 +223,23 @@ def compared(chain: Chain, control: ControlClient) -> dict[str, Any]:
     turns = failed = 0
     while turns < 20 and not control.rollout(rollout_id)["ended_at"]:
         turns += 1
-        done = []
+        done, seen = [], {}
         for number in range(NUM_UNITS):
             unit = f"v{number}"
             version = asked(chain, unit)
             failed += version is None
             if version is not None:
-                versions.setdefault(unit, set()).add(version)
+                seen[unit] = version
                 lift = 2.0 if version == WORSE else 0.0
                 done.append(outcome(f"{turns}-{unit}", unit, chance.gauss(5 + lift, 1)))
             # Not all units are there at the first look.
             if number >= 40 * turns:
                 break
+        if control.rollout(rollout_id)["ended_at"]:
+            # Some of these units were asked after the test, when stable answers everything.
+            break
+        for unit, version in seen.items():
+            versions.setdefault(unit, set()).add(version)
         control.report_outcomes(MODEL, done)
         time.sleep(0.5)
     ended = until_ended(control, rollout_id, 120.0)

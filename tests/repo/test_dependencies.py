@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 import sys
@@ -46,6 +47,7 @@ def declared() -> set[str]:
     return {normal(text) for text in [*PROJECT["dependencies"], *(r for e in extras for r in e)]}
 
 
+@functools.cache
 def imported() -> set[str]:
     """The distributions whose modules our files import."""
     tops = {

@@ -1,4 +1,4 @@
-"""Importing a module does nothing and loads nothing heavy: each one in a process of its own."""
+"""Importing a module does nothing and loads nothing heavy, in a fresh process."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ CHILD = """
 import json, os, sys, threading
 # Loaded once: what modules may import at their top, so that each fork imports only our own.
 import aiohttp, msgspec, numpy, polars, pyarrow, scipy.special, scipy.stats, sqlalchemy, structlog, typer
-heavy, names = json.loads(sys.argv[1])
+heavy, groups = json.loads(sys.argv[1])
 assert not set(heavy) & set(sys.modules)
-for name in names:
-    reading, writing = os.pipe()
+quiet = {"socket.connect", "socket.bind", "subprocess.Popen", "os.mkdir", "os.fork"}
+for names in groups:
+    sys.stdout.flush()
     if os.fork() == 0:
         seen = []
-        quiet = {"socket.connect", "socket.bind", "subprocess.Popen", "os.mkdir", "os.fork"}
         def hook(event, arguments):
             if event in quiet:
                 seen.append(event)
@@ -51,31 +51,38 @@ for name in names:
                     seen.append("writes " + str(arguments[0]))
         sys.addaudithook(hook)
         sys.dont_write_bytecode = True
-        before = dict(os.environ)
-        failed = None
-        try:
-            __import__(name)
-        except BaseException as error:
-            failed = repr(error)
-        if dict(os.environ) != before:
-            seen.append("changes the environment")
-        if threading.active_count() > 1:
-            seen.append("starts threads")
-        loaded = sorted(set(heavy) & set(sys.modules))
-        os.write(writing, json.dumps([failed, loaded, seen]).encode())
+        for name in names:
+            seen.clear()
+            before, known, threads = dict(os.environ), set(sys.modules), threading.active_count()
+            failed = None
+            try:
+                __import__(name)
+            except BaseException as error:
+                failed = repr(error)
+            if dict(os.environ) != before:
+                seen.append("changes the environment")
+            if threading.active_count() > threads:
+                seen.append("starts threads")
+            loaded = sorted(set(heavy) & set(sys.modules) - known)
+            print(name, json.dumps([failed, loaded, seen]), sep="\\t", flush=True)
         os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        print(name, answer.read(), sep="\\t", flush=True)
     os.wait()
 """
 
 
 @pytest.fixture(scope="module")
 def observed(child_environment) -> dict[str, list[object]]:
-    """What importing each module did: its error, the heavy modules it loaded, its side effects."""
+    """What importing each module did: its error, the heavy modules it loaded, its side effects.
+
+    Those that may load the same share one fresh process, so that it ends in seconds: what one of
+    them loads or starts is told as its own, or as that of the one before it that needed it first.
+    """
+    groups: dict[frozenset[str], list[str]] = {}
+    for name in tree.modules():
+        allowed, _ = MAY_LOAD.get(name, (set(), ""))
+        groups.setdefault(frozenset(allowed), []).append(name)
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps([HEAVY, tree.modules()])],
+        [sys.executable, "-c", CHILD, json.dumps([HEAVY, list(groups.values())])],
         env=child_environment,
         cwd=tree.ROOT,
         capture_output=True,
