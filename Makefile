@@ -12,7 +12,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down status doctor test test-local test-whole prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data bench-features prove-features prove-training bench-training image-pin test-unit lint format check-fresh clean
+.PHONY: help env demo up down status doctor test test-local test-whole prove prove-demo prove-interruptions prove-rollouts prove-serving prove-models prove-data prove-streams prove-clusters bench-serving bench-batch bench-data bench-features prove-features prove-training bench-training bench-gpu image-pin test-unit lint format check-fresh clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,9 @@ prove-training: env ## Kill workers, drivers and searches of trainings; keep wha
 
 bench-training: env ## Measure training beside torchrun, the cost of logging, and streams
 	@PYTHONPATH=platform:. RAY_AUTH_MODE=disabled $(PY) -m tests.bench.training --parts throughput logging stream $(BENCH)
+
+bench-gpu: env ## Train and serve on one GPU beside plain torch and the CPU; says so where there is none
+	@PYTHONPATH=platform:. RAY_AUTH_MODE=disabled $(PY) -m tests.bench.gpu $(BENCH)
 
 prove-streams: env ## Count 1 M events through 10 rebalances and 5 SIGKILLs; time events to the online store
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.streams $(STREAMS)

@@ -150,14 +150,15 @@ def onprem() -> Platform:
             GpuGroup(accelerator=product, spot_share_percent=0),
             GpuGroup(
                 name="gpu-slice",
-                accelerator=f"{product}-MIG-1g.10gb",
+                accelerator=product,
                 spot_share_percent=0,
                 sharing="mig",
                 mig_profile="1g.10gb",
+                mig_slices_per_gpu=7,
             ),
             GpuGroup(
                 name="gpu-shared",
-                accelerator=f"{product}-SHARED",
+                accelerator=product,
                 spot_share_percent=0,
                 sharing="time-slicing",
             ),

@@ -83,8 +83,9 @@ def function(reference: str, where: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if not callable(found):
         known = [
-            key for key, value in vars(module).items() if isinstance(value, types.FunctionType)
-        ]
+            key for key, value in vars(module).items()
+            if isinstance(value, types.FunctionType) and not key.startswith("_")
+        ]  # fmt: skip
         raise ConfigError(
             where, reference, f"must name a function of {module_name}", breaks=nearest(name, known)
         )

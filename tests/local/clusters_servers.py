@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -60,8 +61,14 @@ def mlflow(
     network: PodNetwork, host: str, container: Mapping[str, Any], secrets: Mapping[str, str],
     artifacts: Path,
 ) -> RunningPod:  # fmt: skip
-    """Start MLflow with its rendered arguments, but a folder for its bucket, and one worker."""
+    """Start MLflow with its rendered arguments, but a folder for its bucket, and one worker.
+
+    Without metrics where their exporter is not installed: it is in the image's extra only.
+    """
     arguments = list(container["args"])
+    if importlib.util.find_spec("prometheus_flask_exporter") is None:
+        at = arguments.index("--expose-prometheus")
+        del arguments[at : at + 2]
     for key, value in {"--artifacts-destination": str(artifacts), "--workers": "1"}.items():
         arguments[arguments.index(key) + 1] = value
     address = network.address()

@@ -235,8 +235,9 @@ def compared(chain: Chain, control: ControlClient) -> dict[str, Any]:
             # Not all units are there at the first look.
             if number >= 40 * turns:
                 break
-        if control.rollout(rollout_id)["ended_at"]:
-            # Some of these units were asked after the test, when stable answers everything.
+        rollout = control.rollout(rollout_id)
+        if (rollout.get("phase") or rollout["state"]) != "running":
+            # Some of these units were asked after the decision, when stable answers everything.
             break
         for unit, version in seen.items():
             versions.setdefault(unit, set()).add(version)

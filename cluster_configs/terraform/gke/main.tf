@@ -9,12 +9,17 @@ variable "customer_key" {
   type        = string
 }
 variable "groups" { type = any }
+variable "tpus" {
+  type    = any
+  default = {}
+}
 variable "system" { type = any }
 
 module "pools" {
   source = "../pools"
   target = "gke"
   groups = var.groups
+  tpus   = var.tpus
   system = var.system
 }
 
@@ -28,6 +33,14 @@ resource "google_container_node_pool" "pool" {
   autoscaling {
     total_min_node_count = each.value.min_nodes
     total_max_node_count = each.value.max_nodes
+  }
+
+  dynamic "placement_policy" {
+    for_each = each.value.topology == null ? [] : [each.value.topology]
+    content {
+      type         = "COMPACT"
+      tpu_topology = placement_policy.value
+    }
   }
 
   node_config {

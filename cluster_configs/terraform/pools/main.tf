@@ -2,7 +2,7 @@
 # `terraform test` proves it with no cloud; modules for GKE and AKS take `pools` as it comes out.
 
 terraform {
-  required_version = ">= 1.6"
+  required_version = ">= 1.9"
 }
 
 variable "target" {
@@ -37,6 +37,29 @@ variable "groups" {
   }
 }
 
+variable "tpus" {
+  description = "TPU slices of the recipe (gke); each is a pool of its own, all hosts of all slices at most."
+  type = map(object({
+    machine_type = string
+    topology     = string
+    num_hosts    = number
+    max_slices   = optional(number, 1)
+  }))
+  default = {}
+  validation {
+    condition     = alltrue([for t in values(var.tpus) : t.num_hosts > 0 && t.max_slices > 0])
+    error_message = "num_hosts and max_slices must be above 0."
+  }
+  validation {
+    condition     = alltrue([for t in values(var.tpus) : can(regex("^[0-9]+(x[0-9]+){1,2}$", t.topology))])
+    error_message = "topology must look like 4x4."
+  }
+  validation {
+    condition     = length(var.tpus) == 0 || var.target == "gke"
+    error_message = "only gke has TPUs."
+  }
+}
+
 variable "system" {
   description = "Nodes of heads, MLflow, Redis and controllers; always on demand."
   type        = object({ machine_type = string, min_nodes = number, max_nodes = number })
@@ -66,6 +89,7 @@ locals {
       is_spot      = g.is_spot
       accelerator  = g.accelerator
       gpus         = g.gpus_per_worker
+      topology     = null
       labels = merge(
         { "heliostat.io/pool" = name },
         g.accelerator == null ? {} : { (local.accelerator_label[var.target]) = g.accelerator },
@@ -78,9 +102,27 @@ locals {
   }
 }
 
+# GKE itself labels the nodes with accelerator and topology and taints them with google.com/tpu, from
+# the machine type; a slice of several hosts comes and goes as a whole, hence the placement policy.
+locals {
+  slices = {
+    for name, t in var.tpus : name => {
+      machine_type = t.machine_type
+      min_nodes    = 0
+      max_nodes    = t.num_hosts * t.max_slices
+      is_spot      = false
+      accelerator  = null
+      gpus         = 0
+      topology     = t.num_hosts > 1 ? t.topology : null
+      labels       = { "heliostat.io/pool" = name }
+      taints       = []
+    }
+  }
+}
+
 output "pools" {
   description = "Every pool: machine type, bounds, labels, taints."
-  value = merge(local.workers, {
+  value = merge(local.workers, local.slices, {
     system = {
       machine_type = var.system.machine_type
       min_nodes    = var.system.min_nodes
@@ -88,6 +130,7 @@ output "pools" {
       is_spot      = false
       accelerator  = null
       gpus         = 0
+      topology     = null
       labels       = { "heliostat.io/pool" = "system" }
       taints       = []
     }

@@ -201,6 +201,9 @@ def read_crds(folder: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
 
     These come from the projects themselves and are large, so they are read without the limits
     for manifests; a file that is no CRD is skipped.
+
+    Raises:
+        ConfigError: There is no CRD in it.
     """
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for path in sorted(folder.rglob("*.yaml")):
@@ -215,4 +218,7 @@ def read_crds(folder: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
                         found[api_version, kind] = content
         except (yaml.YAMLError, ValueError, OSError):
             continue
+    if not found:
+        raise ConfigError("--crds", str(folder), "must be a folder with a CRD in it",
+                          breaks="nothing would be checked by it")  # fmt: skip
     return found

@@ -16,15 +16,30 @@ _EXAMPLE = re.compile(
 
 
 def write(files: Mapping[str, str], out: Path) -> list[str]:
-    """Write rendered files and remove those that the recipe no longer gives; name what changed."""
+    """Write rendered files and remove those that the recipe no longer gives; name what changed.
+
+    Raises:
+        ConfigError: The folder holds YAML or JSON and was not rendered by us, or cannot be written.
+    """
     changed = compare(files, out)
-    for name in changed:
-        path = out / name
-        if name in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(files[name], encoding="utf-8")
-        else:
-            path.unlink()
+    foreign = sorted(set(changed) - set(files))
+    if foreign and not (out / "recipe.json").is_file():
+        raise ConfigError(
+            "--out", str(out), "must be new, empty or a rendered folder",
+            breaks=f"{len(foreign)} files such as {foreign[0]} would be removed",
+            next_step="Name a folder of its own, as cluster_configs/<target>",
+        )  # fmt: skip
+    try:
+        for name in changed:
+            path = out / name
+            if name in files:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(files[name], encoding="utf-8")
+            else:
+                path.unlink()
+    except OSError as error:
+        raise ConfigError("--out", str(out), "must be a folder that can be written",
+                          breaks=str(error)) from error  # fmt: skip
     return changed
 
 

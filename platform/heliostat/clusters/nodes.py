@@ -130,7 +130,7 @@ def _gpu_sharing(recipe: ClusterRecipe) -> list[dict[str, Any]]:
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": metadata(recipe, f"{recipe.name}-time-slicing", "gpu-operator"),
-                "data": {"shared": _TIME_SLICING},
+                "data": {"whole": "version: v1\n", "shared": _TIME_SLICING},
             }
         )
     mig = [group for group in recipe.gpus if group.sharing == "mig"]
@@ -177,15 +177,21 @@ sharing:
 
 
 def _mig_config(groups: list[GpuGroup]) -> str:
-    profiles = sorted({str(group.mig_profile) for group in groups})
-    lines = ["version: v1", "mig-configs:"]
-    for profile in profiles:
-        slices = 7 // int(profile.split("g", 1)[0])
+    """One layout per profile, and one without slices: a layout is chosen by a node's label."""
+    slices = {str(group.mig_profile): group.mig_slices_per_gpu for group in groups}
+    lines = [
+        "version: v1",
+        "mig-configs:",
+        "  all-disabled:",
+        "    - devices: all",
+        "      mig-enabled: false",
+    ]
+    for profile, count in sorted(slices.items()):
         lines += [
             f"  all-{profile}:",
             "    - devices: all",
             "      mig-enabled: true",
             "      mig-devices:",
-            f'        "{profile}": {slices}',
+            f'        "{profile}": {count}',
         ]
     return "\n".join(lines) + "\n"

@@ -61,7 +61,8 @@ def network_policies(recipe: ClusterRecipe) -> list[dict[str, Any]]:
 
 def _defaults(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     dns = {
-        "to": [_in_namespace("kube-system")],
+        # The second is where Kubernetes' node-local cache answers, on nodes that run one.
+        "to": [_in_namespace("kube-system"), {"ipBlock": {"cidr": "169.254.20.10/32"}}],
         "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
     }
     found = []
@@ -113,13 +114,17 @@ def _outward(recipe: ClusterRecipe) -> list[dict[str, Any]]:
         {"to": [{"ipBlock": {"cidr": recipe.network.store_cidr}}], "ports": _tcp(443)},
     ]
     rules.append({"to": [_database(recipe)], "ports": _tcp(5432)})
-    if recipe.target == "gke":
-        # The metadata server that hands out identities.
-        rules += [
-            {"to": [{"ipBlock": {"cidr": "169.254.169.252/32"}}], "ports": _tcp(988)},
-            {"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}], "ports": _tcp(80)},
-        ]
-    return rules
+    return [*rules, *_identities(recipe)]
+
+
+def _identities(recipe: ClusterRecipe) -> list[dict[str, Any]]:
+    """Where a Pod gets its cloud identity, beside the cloud's APIs on 443: GKE's metadata server."""
+    if recipe.target != "gke":
+        return []
+    return [
+        {"to": [{"ipBlock": {"cidr": "169.254.169.252/32"}}], "ports": _tcp(988)},
+        {"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}], "ports": _tcp(80)},
+    ]
 
 
 def _database(recipe: ClusterRecipe) -> dict[str, Any]:
@@ -155,14 +160,15 @@ def _platform(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     heads = _in_namespace(ray, {**part_of(recipe), "heliostat.io/node": "head"})
     store = {"to": [{"ipBlock": {"cidr": recipe.network.store_cidr}}], "ports": _tcp(443)}
     database = {"to": [_database(recipe)], "ports": _tcp(5432)}
+    prometheus = _in_namespace(recipe.network.monitoring_namespace)
     writers = {
         "from": [{"podSelector": {"matchLabels": {"app": "mlflow"}}}, ray_pods],
         "ports": _tcp(5432),
     }
     found = [
         _policy(recipe, "mlflow", platform, {"app": "mlflow"},
-                ingress=[{"from": [ray_pods], "ports": _tcp(5000)}],
-                egress=[database, store]),
+                ingress=[{"from": [ray_pods, prometheus], "ports": _tcp(5000)}],
+                egress=[database, store, *_identities(recipe)]),
         _policy(recipe, "redis-online", platform, {"app": "redis-online"},
                 ingress=[{"from": [ray_pods], "ports": _tcp(6379)}]),
         _policy(recipe, "redis-gcs", platform, {"app": "redis-gcs"},

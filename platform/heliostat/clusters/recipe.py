@@ -19,6 +19,7 @@ Sharing = Literal["whole", "mig", "time-slicing", "dra"]
 
 _IMAGE = re.compile(r"^[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+:[\w][\w.-]{0,127}$")
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_SHARED_PRODUCT = re.compile(r"-SHARED$|-MIG-\d+g\.")
 _CIDR = re.compile(r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$")
 
 
@@ -57,7 +58,8 @@ class GpuGroup:
     name: str = "gpu"
     accelerator: str
     """The GPU as the target's node label names it: ``l4`` (eks), ``nvidia-l4`` (gke), the value
-    of ``nvidia.com/gpu.product`` (onprem), your own label's value (aks)."""
+    of ``nvidia.com/gpu.product`` (onprem), your own label's value (aks). On premises the whole
+    card's name, also for slices and shares: the operator gives them resources of their own."""
 
     gpus_per_worker: int = 1
     size: Size = field(default_factory=lambda: Size(cpus=8, memory_gib=32, spill_gib=100))
@@ -70,6 +72,9 @@ class GpuGroup:
 
     mig_profile: str | None = None
     """Slice for ``mig``: ``1g.10gb``."""
+
+    mig_slices_per_gpu: int | None = None
+    """How many such slices one card has, for ``mig``: NVIDIA's table of your card says it."""
 
     cpus_for_ray: int | None = None
     """CPUs that Ray may give out on such a worker; None: all of ``size``. Ray prefers CPU workers
@@ -85,6 +90,12 @@ class GpuGroup:
         require(
             (self.sharing == "mig") == (self.mig_profile is not None),
             f"{where}.mig_profile", self.mig_profile, "must be set with sharing 'mig' and only then",
+        )  # fmt: skip
+        slices = self.mig_slices_per_gpu
+        require(
+            slices is not None and 1 <= slices <= 7 if self.sharing == "mig" else slices is None,
+            f"{where}.mig_slices_per_gpu", slices,
+            "must be 1 to 7 with sharing 'mig' and only then",
         )  # fmt: skip
         require(
             self.mig_profile is None or bool(re.match(r"^\d+g\.\d+gb$", self.mig_profile)),
@@ -313,6 +324,11 @@ class ClusterRecipe:
                 self.target == "onprem" or gpu.sharing == "whole",
                 f"gpus.{gpu.name}.sharing", gpu.sharing, "must be 'whole' in a cloud",
                 breaks="slices are set up by the GPU operator on nodes of your own",
+            )  # fmt: skip
+            require(
+                self.target != "onprem" or not _SHARED_PRODUCT.search(gpu.accelerator),
+                f"gpus.{gpu.name}.accelerator", gpu.accelerator, "must be the whole card's name",
+                breaks="with strategy 'mixed' and renamed shares no node carries that suffix",
             )  # fmt: skip
         for name in ("ray", "ray_gpu"):
             tag = getattr(self.images, name).rsplit(":", 1)[1]

@@ -91,7 +91,7 @@ def render(
     files["kustomization.yaml"] = kustomization(applied)
     for chart, content in values.helm_values(recipe).items():
         files[f"values/{chart}.yaml"] = HEADER + _dump(content)
-    files.update(_overlays(recipe))
+    files.update(_overlays(recipe, jobs or {}))
     files.update(_queued_schedules(recipe, jobs or {}))
     files["recipe.json"] = config.to_json(recipe) + "\n"
     return files
@@ -144,7 +144,7 @@ def _ray(
     }  # fmt: skip
 
 
-def _overlays(recipe: ClusterRecipe) -> Files:
+def _overlays(recipe: ClusterRecipe, jobs: Mapping[str, JobLine]) -> Files:
     """Changes that some clusters need; JSON patches, since others replace lists of groups."""
     rocksdb = [
         {
@@ -161,13 +161,33 @@ def _overlays(recipe: ClusterRecipe) -> Files:
             },
         }
     ]
-    found = {"rocksdb": _overlay("RayCluster", f"{recipe.name}-dev", rocksdb)}
-    if recipe.mutual_tls:
-        patch = [{"op": "remove", "path": "/spec/tlsOptions"}]
-        found["without-mutual-tls"] = _overlay("RayCluster", f"{recipe.name}-dev", patch)
+    shared = {"kind": "RayCluster", "name": f"{recipe.name}-dev"}
+    found = {"rocksdb": _overlay("../../ray", [(shared, rocksdb)])}
     if recipe.fault_tolerance == "rocksdb":
         del found["rocksdb"]
+    if recipe.mutual_tls:
+        found["without-mutual-tls"] = _without_tls("../../ray")
+        if any(line.schedule is None for line in jobs.values()):
+            found["without-mutual-tls/jobs"] = _without_tls("../../../jobs")
     return {f"overlays/{name}/kustomization.yaml": text for name, text in found.items()}
+
+
+def _without_tls(resources: str) -> str:
+    """Take mutual TLS out of every Ray cluster: without its gate the operator refuses them all."""
+    kinds = {"ray": ("RayCluster", "RayService", "RayCronJob"), "jobs": ("RayJob",)}
+    return _overlay(resources, [
+        ({"kind": kind}, [{"op": "remove", "path": f"/spec/{_CLUSTER_IN[kind]}tlsOptions"}])
+        for kind in kinds[resources.rpartition("/")[2]]
+    ])  # fmt: skip
+
+
+_CLUSTER_IN = {
+    "RayCluster": "",
+    "RayService": "rayClusterConfig/",
+    "RayJob": "rayClusterSpec/",
+    "RayCronJob": "jobTemplate/rayClusterSpec/",
+}
+"""Where below ``spec`` each kind holds its cluster."""
 
 
 def _queued_schedules(recipe: ClusterRecipe, jobs: Mapping[str, JobLine]) -> Files:
@@ -182,12 +202,16 @@ def _queued_schedules(recipe: ClusterRecipe, jobs: Mapping[str, JobLine]) -> Fil
     }
 
 
-def _overlay(kind: str, name: str, patch: list[dict[str, Any]]) -> str:
+def _overlay(
+    resources: str, patches: list[tuple[Mapping[str, str], list[dict[str, Any]]]]
+) -> str:  # fmt: skip
     body = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": ["../../ray"],
-        "patches": [{"target": {"kind": kind, "name": name}, "patch": _dump(patch)}],
+        "resources": [resources],
+        "patches": [
+            {"target": dict(target), "patch": _dump(changes)} for target, changes in patches
+        ],
     }
     return HEADER + _dump(body)
 

@@ -93,8 +93,15 @@ def postgres(recipe: ClusterRecipe) -> list[dict[str, Any]]:
     ]
 
 
+_POD_HOSTS = ("localhost:5000", "10.*:5000", "172.*:5000", "192.168.*:5000", "100.*:5000")
+
+
 def mlflow(recipe: ClusterRecipe) -> list[dict[str, Any]]:
-    """MLflow; without ``--allowed-hosts`` it refuses every client that uses the Service's name."""
+    """MLflow; without ``--allowed-hosts`` it refuses every client that uses the Service's name.
+
+    The list replaces MLflow's own, so it also names ``localhost``, for who forwards the port, and
+    addresses of Pods, by which Prometheus asks for its metrics.
+    """
     namespace = recipe.platform_namespace
     host = pods.database_host(recipe)
     hosts = [
@@ -106,7 +113,8 @@ def mlflow(recipe: ClusterRecipe) -> list[dict[str, Any]]:
         "--backend-store-uri",
         f"postgresql+psycopg://heliostat@{host}:5432/mlflow",
         "--artifacts-destination", f"{recipe.storage.bucket}/mlflow",
-        "--allowed-hosts", ",".join(hosts),
+        "--allowed-hosts", ",".join([*hosts, *_POD_HOSTS]),
+        "--expose-prometheus", "/tmp/prometheus",  # noqa: S108 - a volume of the Pod's own
     ]  # fmt: skip
     secret = {"name": pods.database_secret(recipe), "key": "password"}
     probe = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10}
@@ -260,7 +268,10 @@ def gateway(recipe: ClusterRecipe) -> list[dict[str, Any]]:
 
 
 def rate_limit(recipe: ClusterRecipe) -> list[dict[str, Any]]:
-    """A limit per client address, by Envoy Gateway; the standard Gateway API has none."""
+    """A limit for all clients of one Envoy proxy, by Envoy Gateway; the Gateway API has none.
+
+    Limits per client need a key to tell clients apart; Heliostat's gateway knows it.
+    """
     return [
         {
             "apiVersion": "gateway.envoyproxy.io/v1alpha1",

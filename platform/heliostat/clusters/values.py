@@ -106,9 +106,13 @@ def _gpu_operator(recipe: ClusterRecipe) -> dict[str, Any]:
     values: dict[str, Any] = {"toolkit": {"enabled": True}, "driver": {"enabled": True}}
     if "mig" in kinds:
         values["mig"] = {"strategy": "mixed"}
-        values["migManager"] = {"config": {"name": f"{recipe.name}-mig-parted"}}
+        values["migManager"] = {
+            "config": {"name": f"{recipe.name}-mig-parted", "default": "all-disabled"}
+        }
     if "time-slicing" in kinds:
+        # A node shares its cards by the label nvidia.com/device-plugin.config=shared; as default it
+        # would take the whole cards away from every other group.
         values["devicePlugin"] = {
-            "config": {"name": f"{recipe.name}-time-slicing", "default": "shared"}
+            "config": {"name": f"{recipe.name}-time-slicing", "default": "whole"}
         }
     return values

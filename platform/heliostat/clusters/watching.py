@@ -11,7 +11,7 @@ _RUNBOOK = "platform/docs/clusters/overview.md"
 
 
 def monitors(recipe: ClusterRecipe) -> list[dict[str, Any]]:
-    """PodMonitors of heads and workers."""
+    """PodMonitors of heads, workers and MLflow."""
     namespaces = {"matchNames": [recipe.namespace]}
     relabel = [
         {"sourceLabels": [f"__meta_kubernetes_pod_label_{label}"], "targetLabel": target}
@@ -37,6 +37,18 @@ def monitors(recipe: ClusterRecipe) -> list[dict[str, Any]]:
                 },
             }
         )
+    selector = {"app.kubernetes.io/part-of": recipe.name, "app": "mlflow"}
+    found.append(
+        {
+            "apiVersion": "monitoring.coreos.com/v1",
+            "kind": "PodMonitor",
+            "metadata": metadata(recipe, "mlflow", recipe.platform_namespace),
+            "spec": {
+                "selector": {"matchLabels": selector},
+                "podMetricsEndpoints": [{"port": "http", "path": "/metrics", "interval": "30s"}],
+            },
+        }
+    )
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heliostat.commands.place import AsJson
-from heliostat.errors import ConfigError, GateRefused
+from heliostat.errors import ConfigError, GateRefused, nearest
 
 if TYPE_CHECKING:
     from heliostat.clusters.render import Platform
@@ -199,8 +199,9 @@ def _clusters(path: Path, name: str | None) -> dict[str, dict[str, Any]]:
     from heliostat.clusters import simulate as simulation
 
     found = simulation.clusters_of(checks.read_bundle([path]))
-    if name is not None:
-        found = {key: item for key, item in found.items() if key == name}
     if not found:
-        raise ConfigError("PATH", str(path), "must hold a Ray cluster", breaks=name)
-    return found
+        raise ConfigError("PATH", str(path), "must hold a Ray cluster")
+    if name is not None and name not in found:
+        raise ConfigError("--name", name, f"must name an object of {path}",
+                          breaks=nearest(name, found))  # fmt: skip
+    return found if name is None else {name: found[name]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -26,12 +26,34 @@ from heliostat.data.blocks import (
     later_duplicates,
     unpack,
 )
+from heliostat.data.rows import Source
+from heliostat.errors import Unavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
 Progress = Callable[[int, int | None, str], None]
+
+
+def stamps(source: Source) -> dict[str, int | None]:
+    """When each file of a source was changed last; nothing for a server's rows."""
+    return {path: _changed_at(path) for path in source.paths} if source.repeatable else {}
+
+
+def require_unchanged(source: Source, before: Mapping[str, int | None]) -> None:
+    """Refuse what was read if a file is another by now: some chunks may be of the old one.
+
+    Raises:
+        Unavailable: Names the first such file.
+    """
+    after = stamps(source)
+    changed = sorted(path for path in {**before, **after} if before.get(path) != after.get(path))
+    if changed:
+        raise Unavailable(
+            changed[0], "changed while it was read",
+            next_step="Repeat the ingest when it stays as it is: nothing was committed",
+        )  # fmt: skip
 
 
 def begun(work: Work) -> Work:
@@ -48,7 +70,7 @@ def begun(work: Work) -> Work:
         {
             "source": work.source,
             "plan": work.members,
-            "files": [_changed_at(path) for path in work.source.paths],
+            "files": list(stamps(work.source).values()),
             "contract": work.contract.digest(),
         }
     )

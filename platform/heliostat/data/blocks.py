@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +22,7 @@ from heliostat.data.contract import Contract
 from heliostat.data.profile import profile
 from heliostat.data.rows import LINE, Member, Source
 from heliostat.data.tables import Catalog
-from heliostat.errors import HeliostatError
+from heliostat.errors import HeliostatError, Unavailable
 
 MAX_CHUNKS_PER_FILE = 10**6
 """Chunks are numbered through all files of a source by file * this + chunk."""
@@ -137,10 +139,22 @@ def _kept(raw: bytes, file: int, number: int, work: Work) -> bytes:
 
 def _again(file: int, number: int, work: Work) -> bytes:
     if work.source.repeatable:
-        return work.source.read_chunk(work.members[file], number)
+        member = work.members[file]
+        try:
+            return work.source.read_chunk(member, number)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise unreadable(member, error) from error
     raw = work.catalog.storage(work.contract.table).read(f"{SPOOL}/{file}-{number}.{work.run_id}")
     assert raw is not None, "a chunk of this run is in its spool until the run has committed"
     return raw
+
+
+def unreadable(member: Member, error: Exception) -> Unavailable:
+    """Say that a file could be planned and then not be read to its end."""
+    return Unavailable(
+        member.label, f"cannot be read to its end; {error}",
+        next_step="Repeat the ingest when it can be: nothing was committed",
+    )  # fmt: skip
 
 
 def _check(raw: bytes, file: int, number: int, repeated: tuple[int, ...], work: Work) -> Block:

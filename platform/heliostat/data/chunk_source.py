@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -12,6 +14,7 @@ from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
+from heliostat.data import blocks
 from heliostat.data.rows import Member, Source
 from heliostat.errors import HeliostatError
 
@@ -73,6 +76,8 @@ def _read(source: Source, member: Member, file: int, first: int) -> Iterator[pa.
     try:
         for number, raw in source.read_chunks(member, first):
             yield _row(file, number, raw, None)
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        yield _row(file, first, None, pickle.dumps(blocks.unreadable(member, error)))
     except HeliostatError as error:
         yield _row(file, first, None, pickle.dumps(error))
 

@@ -126,7 +126,8 @@ class Freshness:
     """How old the newest row of a source may be when it is ingested."""
 
     column: str
-    """A timestamp column."""
+    """A timestamp column; a row after the run's ``now`` goes to quarantine, as one row from a clock
+    that is ahead would make an old source look fresh."""
 
     max_age_s: float
     """Above this many seconds before the run's ``now``, the run stops."""

@@ -74,12 +74,14 @@ def ingest(
         ConfigError: A file is missing or lacks a column; `now` has no time zone.
         GateRefused: More rows would go to quarantine than the contract allows, or the good ones
             break a rule about the whole table.
-        Unavailable: The source or the tables' store does not answer.
+        Unavailable: The source or the tables' store does not answer, or a file changed while it
+            was read.
     """
     require(now.tzinfo is not None, "ingest.now", now, "must have a time zone")
     done = catalog.commit_of(contract.table, run_id)
     if done is not None:
         return _restored(done.version, done.details)
+    before = block_runs.stamps(source)
     members = source.plan()
     wanted = [column.source_name for column in contract.columns]
     ignored = tuple(
@@ -92,6 +94,7 @@ def ingest(
         )
     )  # fmt: skip
     blocks = block_runs.without_duplicates(block_runs.blocks(work, progress=progress), work)
+    block_runs.require_unchanged(source, before)
     rows_read = sum(block.num_rows for block in blocks)
     reasons = Counter(row.kind for block in blocks for row in block.refused)
     _require_few(contract, reasons, rows_read)

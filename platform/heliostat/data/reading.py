@@ -159,16 +159,27 @@ def read(
     loaded = list(dict.fromkeys([*columns, *where]))
     wanted = {name: kinds[name] for name in loaded}
     files = [file for file in active(table) if matches(file.staged, where)]
-    together = _read_alike(folder, files, wanted)
-    frames = [together] if together is not None else [
-        read_file(folder, file, wanted) for file in files
-    ]  # fmt: skip
+    frames = read_files(folder, files, wanted)
     if not frames:
         return empty({name: kinds[name] for name in columns})
     rows = pl.concat(frames, how="vertical")
     for name, values in where.items():
         rows = rows.filter(pl.col(name).is_in(list(values)))
     return rows.select(columns)
+
+
+def read_files(
+    folder: Storage, files: Sequence[ActiveFile], wanted: Mapping[str, Any]
+) -> list[pl.DataFrame]:
+    """Read columns of files of one version; the frames together are their rows, in order.
+
+    Raises:
+        HeliostatError: A file is gone or is no whole Parquet file.
+    """
+    together = _read_alike(folder, files, wanted)
+    if together is not None:
+        return [together]
+    return [read_file(folder, file, wanted) for file in files]
 
 
 def _read_alike(

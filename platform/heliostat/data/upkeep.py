@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from heliostat.config import require
-from heliostat.data import log, reading
+from heliostat.data import checkpoints, log, reading
 from heliostat.data.citations import Citation, citations
 from heliostat.data.commits import Change
 from heliostat.data.merge import InProcess, Tasks
@@ -114,8 +114,7 @@ def optimize(
 
         version = catalog.transact(name, plan, run_id=run_id, operation="optimize")
         catalog.sweep(name, run_id)
-    table = catalog._existing(name, None)
-    table.create_checkpoint()
+    checkpoints.write(catalog._folder(name), catalog._existing(name, None))
     after = catalog.active(name, version)
     return OptimizeReport(
         table=name,
@@ -205,7 +204,7 @@ def _together(
 
     number, group = numbered
     folder = catalog._folder(name)
-    rows = pl.concat([reading.read_file(folder, file, schema) for file in group])
+    rows = pl.concat(reading.read_files(folder, group, schema))
     staged = catalog.stage(name, rows, run_id=run_id, part=number)
     return StagedFile(
         path=staged.path,

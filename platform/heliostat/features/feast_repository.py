@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from heliostat import telemetry
 from heliostat.config import require
-from heliostat.features import on_demand
+from heliostat.features import on_demand, stores
 from heliostat.features.definitions import (
     EVENT_TIMESTAMP,
     FeatureService,
     FeatureView,
     OnDemandView,
 )
+from heliostat.features.redis_client import RedisAddress
 
 _APPLIED = "applied.json"
 
@@ -32,6 +33,7 @@ def apply(
     repository: Path,
     catalog_root: Path,
     online_db: Path | None = None,
+    online_server: Mapping[str, Any] | None = None,
 ) -> bool:
     """Make Feast's registry hold exactly these services, with their views and entities.
 
@@ -44,6 +46,8 @@ def apply(
         repository: Folder of the Feast repository; made if absent.
         catalog_root: Folder of the views' tables.
         online_db: The online store's file; None takes ``online.db`` in the repository.
+        online_server: The online store where it is a server, by `server_of`; None: it is the file.
+            Definitions are applied without it, so its client and password are only for readers.
 
     Returns:
         Whether anything had to be done.
@@ -55,7 +59,10 @@ def apply(
     projects = sorted({service.project for service in services})
     require(len(projects) == 1, "feast services", projects, "must all be of one project")
     views = _views(services)
-    config = _config(projects[0], repository, online_db or repository / "online.db")
+    online = online_server or {
+        "type": "sqlite", "path": str((online_db or repository / "online.db").absolute())
+    }  # fmt: skip
+    config = _config(projects[0], repository, dict(online))
     digest = _digest(services, config, catalog_root)
     applied = repository / _APPLIED
     if applied.exists() and json.loads(applied.read_text(encoding="utf-8")) == {"digest": digest}:
@@ -64,10 +71,32 @@ def apply(
     repository.mkdir(parents=True, exist_ok=True)
     # Feast reads YAML; JSON is YAML, and paths need no quoting rules of ours.
     _write(repository / "feature_store.yaml", json.dumps(config, indent=2) + "\n")
-    _apply(services, views, repository, catalog_root)
+    _apply(services, views, config, catalog_root)
     _write(applied, json.dumps({"digest": digest}))
     telemetry.event("features.applied", project=projects[0], views=len(views), digest=digest)
     return True
+
+
+def server_of(store: str) -> dict[str, Any] | None:
+    """Give Feast's config of an online store that is a Redis server; None for any other.
+
+    A password is not in it: Feast puts in the environment's ``HELIOSTAT_REDIS_PASSWORD``, which must
+    hold no comma and no quotation mark.
+
+    >>> server_of("redis://:secret@r:6379/0")["connection_string"]
+    'r:6379,db=0,password=${HELIOSTAT_REDIS_PASSWORD}'
+    """
+    if not store.startswith(("redis://", "rediss://")):
+        return None
+    address = RedisAddress.parse(store)
+    parts = [f"{address.host}:{address.port}", f"db={address.database}"]
+    if address.user:
+        parts.append(f"username={address.user}")
+    if address.password:
+        parts.append(f"password=${{{stores.REDIS_PASSWORD}}}")
+    if address.tls:
+        parts.append("ssl=true")
+    return {"type": "redis", "connection_string": ",".join(parts)}
 
 
 def _views(services: Sequence[FeatureService]) -> dict[str, FeatureView]:
@@ -83,13 +112,13 @@ def _views(services: Sequence[FeatureService]) -> dict[str, FeatureView]:
     return views
 
 
-def _config(project: str, repository: Path, online_db: Path) -> dict[str, Any]:
+def _config(project: str, repository: Path, online: dict[str, Any]) -> dict[str, Any]:
     folder = repository.absolute()
     return {
         "project": project,
         "provider": "local",
         "registry": {"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
-        "online_store": {"type": "sqlite", "path": str(online_db.absolute())},
+        "online_store": online,
         "offline_store": {"type": "heliostat.features.feast_offline.HeliostatOfflineStore"},
         "entity_key_serialization_version": 3,
     }
@@ -112,7 +141,7 @@ def _digest(services: Sequence[FeatureService], config: dict[str, Any], root: Pa
 def _apply(
     services: Sequence[FeatureService],
     views: dict[str, FeatureView],
-    repository: Path,
+    config: Mapping[str, Any],
     catalog_root: Path,
 ) -> None:
     os.environ.setdefault("FEAST_USAGE", "False")
@@ -121,7 +150,9 @@ def _apply(
     from feast.data_format import DeltaFormat
 
     dtypes = {"float64": types.Float64, "int64": types.Int64, "string": types.String}
-    store = feast.FeatureStore(repo_path=str(repository))
+    # A server holds what our writers put there; Feast would connect to it only to drop old views.
+    online = config["online_store"] if config["online_store"]["type"] == "sqlite" else None
+    store = feast.FeatureStore(config=feast.RepoConfig(**{**config, "online_store": online}))
     entities: dict[str, Any] = {}
     for view in views.values():
         for key in view.keys:

@@ -79,7 +79,7 @@ def export(
     require(len(numeric_BN) > 0, "edge rows", len(numeric_BN), "must be at least one")
     target.mkdir(parents=True, exist_ok=True)
     require(not any(target.iterdir()), "edge bundle", str(target), "must be empty")
-    before = Predictor.load(package, keys)
+    before = Predictor.load(package, keys, device="cpu")
     answers_B = before.run(numeric_BN, categorical_BC)
     network = target / "model.onnx"
     _quantise(package / "model.onnx", network)
@@ -94,7 +94,7 @@ def export(
         gap = _gap(target, answers_B, numeric_BN, categorical_BC)
     shutil.copyfile(_SCRIPT, target / "predict.py")
     _write_sums(target)
-    after = Predictor.load(target, None)
+    after = Predictor.load(target, None, device="cpu")
     return EdgeReport(
         folder=target,
         digest=signing.sign(target, keys),
@@ -121,7 +121,7 @@ def _gap(
     numeric_BN: NDArray[np.float32],
     categorical_BC: NDArray[np.int64],
 ) -> float:
-    found_B = Predictor.load(folder, None).run(numeric_BN, categorical_BC)
+    found_B = Predictor.load(folder, None, device="cpu").run(numeric_BN, categorical_BC)
     return float(np.abs(found_B - answers_B).max())
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -16,22 +16,35 @@ from heliostat.errors import ConfigError, nearest
 from heliostat.registry.package import MISSING_CODE, UNKNOWN_CODE, PackageDescription
 
 if TYPE_CHECKING:
-    import onnxruntime
     from numpy.typing import NDArray
 
 _SESSION_BYTES = 1 << 20
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_NO_GPU = (
+    "must be one that ONNX Runtime or torch can use here; torch sees no GPU, and ONNX Runtime has "
+)
 _FIRST_KNOWN_CODE = UNKNOWN_CODE + 1
 _NO_CATEGORIES = np.empty((1, 0), np.int64)
 _NO_CATEGORIES.setflags(write=False)
 
 
+class Network(Protocol):
+    """An opened network: ONNX Runtime's session, or what torch runs in its place."""
+
+    def get_inputs(self) -> Sequence[Any]:
+        """Each with ``name`` and ``shape``."""
+
+    def get_outputs(self) -> Sequence[Any]:
+        """Likewise."""
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], /) -> Sequence[Any]:
+        """Compute the named outputs."""
+
+
 class Predictor:
     """One model version in memory. Safe to call from several threads."""
 
-    def __init__(
-        self, description: PackageDescription, session: onnxruntime.InferenceSession, digest: str
-    ) -> None:
+    def __init__(self, description: PackageDescription, session: Network, digest: str) -> None:
         """Take what `load` has verified; call `load` instead."""
         self.description = description
         self.digest = digest
@@ -47,7 +60,13 @@ class Predictor:
         self._expected = frozenset(item.name for item in description.inputs)
 
     @staticmethod
-    def load(package_dir: Path, keys_dir: Path | None, *, digest: str | None = None) -> Predictor:
+    def load(
+        package_dir: Path,
+        keys_dir: Path | None,
+        *,
+        digest: str | None = None,
+        device: Literal["cpu", "cuda"] | None = None,
+    ) -> Predictor:
         """Verify the package's signature, then open it and answer one empty row.
 
         Args:
@@ -55,6 +74,7 @@ class Predictor:
             keys_dir: Folder of trusted keys. None skips the verification; that is only
                 for a package which this very process has just written.
             digest: Content digest that the package must have, if known.
+            device: Where the network runs; None takes the package's word.
 
         Raises:
             UntrustedModel: A file was changed, added or removed, or the key is unknown.
@@ -63,9 +83,11 @@ class Predictor:
         """
         found = "" if keys_dir is None else _verify(package_dir, keys_dir, digest)
         description = PackageDescription.read(package_dir)
-        predictor = Predictor(description, _open(package_dir / "model.onnx", description), found)
-        _check_network(predictor._session, description, package_dir / "model.onnx")
-        predictor.size_bytes = (package_dir / "model.onnx").stat().st_size + _SESSION_BYTES
+        path = package_dir / "model.onnx"
+        session = _open(path, description.model, device or description.serving.device)
+        predictor = Predictor(description, session, found)
+        _check_network(session, description, path)
+        predictor.size_bytes = path.stat().st_size + _SESSION_BYTES
         predictor.predict(dict.fromkeys(predictor._expected, (None,)))
         return predictor
 
@@ -219,33 +241,41 @@ def _slow_code(value: Any, table: Mapping[str | None, int]) -> int:
     return table.get(str(value), UNKNOWN_CODE)
 
 
-def _open(path: Path, description: PackageDescription) -> onnxruntime.InferenceSession:
+def _open(path: Path, model: str, device: Literal["cpu", "cuda"]) -> Network:
     import onnxruntime
 
-    provider = _PROVIDERS[description.serving.device]
     known = onnxruntime.get_available_providers()
-    # ONNX Runtime itself would fall back to the CPU, and be slow without a word.
+    if _PROVIDERS[device] in known:
+        return _open_session(path, _PROVIDERS[device])
+    import torch
+
+    # Falling back to the CPU would be slow without a word.
     require(
-        provider in known,
-        f"model {description.model}: serving.device",
-        description.serving.device,
-        f"must be one that this ONNX Runtime has; it has {', '.join(known)}",
-    )
+        torch.cuda.is_available(), f"model {model}: serving.device", device,
+        _NO_GPU + ", ".join(known),
+    )  # fmt: skip
+    from heliostat.inference.torch_network import TorchNetwork
+
+    return TorchNetwork(path, torch.device(device))
+
+
+def _open_session(path: Path, provider: str) -> Network:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     # One thread: small networks lose time to hand-over, and requests are the parallelism.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session: Network = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
         # onnxruntime's own exceptions share no base class but Exception.
         raise ConfigError(str(path), str(error), "must be a readable ONNX network") from error
+    return session
 
 
-def _check_network(
-    session: onnxruntime.InferenceSession, description: PackageDescription, path: Path
-) -> None:
+def _check_network(session: Network, description: PackageDescription, path: Path) -> None:
     expected = {
         name: len(items)
         for name, items in (

@@ -261,7 +261,7 @@ def _checked(
 
 
 def _scores(trained: Registered, connection: Connection, rows: pl.DataFrame) -> list[float]:
-    predictor = Predictor.load(trained.path, connection.home.keys)
+    predictor = Predictor.load(trained.path, connection.home.keys, device="cpu")
     return [float(score) for score in columns.score(predictor, rows)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from heliostat.data.contract import Contract
 from heliostat.data.rows import Source
 from heliostat.errors import nearest
 from heliostat.features.definitions import FeatureService
+from heliostat.registry.package import ServingOptions
 from heliostat.rollout.plan import RolloutPlan
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe
@@ -121,6 +122,9 @@ class VersionRecipe:
 
     behaviours: tuple[Behaviour, ...] = ()
     """How scores must answer to changed rows; each is a metric that a gate may ask for."""
+
+    serving: ServingOptions = field(default_factory=ServingOptions)
+    """Where servers run the network, and how many rows at once; the package carries it."""
 
     prepare: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     """Changes the training rows, and only them; for experiments that must fail."""

@@ -201,8 +201,9 @@ class Run:
         home = self._connection.home
         apply: Any = ray.remote(feast_repository.apply)
         return apply.options(name="feast apply").remote(
-            [service], home.feast / service.project, self._tables, home.online_db
-        )
+            [service], home.feast / service.project, self._tables, home.online_db,
+            feast_repository.server_of(self._connection.online_store),
+        )  # fmt: skip
 
     def _registered(self, role: str, ingested: Result, built: Result) -> Registered:
         maker = self._maker(role, built)

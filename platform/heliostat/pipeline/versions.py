@@ -215,7 +215,7 @@ class Maker:
             digest = export.finish(
                 package, self.connection.home.keys, fitted=FitSummary(**trained["fit"]),
                 evaluations={evaluated["period"]: found},
-                gates=gates, lineage=lineage,
+                gates=gates, lineage=lineage, serving=self.version.serving,
             )  # fmt: skip
             made = self._registry().register(
                 package,

@@ -16,8 +16,9 @@ class Compute:
     """With several workers: the whole network in each, or its weights and the optimizer's state
     split between them. Both run on CPU and GPU."""
 
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: autocast in the forward pass; weights and the optimizer stay float32."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """tf32: on GPUs, factors of products are rounded to 10 bits of mantissa; a CPU computes as with
+    float32. bfloat16: autocast in the forward pass; weights and the optimizer stay float32."""
 
     accumulate: int = 1
     """A step's rows pass through the network in so many parts: less memory, the same step."""

@@ -7,7 +7,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,12 @@ from heliostat.errors import HeliostatError
 from heliostat.inference.columns import encode
 from heliostat.inference.predictor import Predictor
 from heliostat.registry import sbom, signing
-from heliostat.registry.package import FeatureServiceReference, ModelInput, PackageDescription
+from heliostat.registry.package import (
+    FeatureServiceReference,
+    ModelInput,
+    PackageDescription,
+    ServingOptions,
+)
 from heliostat.training import card, estimator_onnx
 from heliostat.training.evaluate import Evaluation
 from heliostat.training.fit import FitResult, FitSummary
@@ -37,6 +42,7 @@ PARITY_LIMIT = 1e-5
 standard deviations of the label or parts of the answer, whichever is larger."""
 
 OUTPUT = "score"
+_AS_USUAL = ServingOptions()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +111,7 @@ def finish(
     gates: GateReport,
     lineage: Mapping[str, Any],
     about: str = "",
+    serving: ServingOptions = _AS_USUAL,
 ) -> str:
     """Add evidence, lineage, card and bill of materials to a package, sign it and return its content digest.
 
@@ -119,8 +126,16 @@ def finish(
         gates: What the gates saw.
         lineage: Plain values: recipe, data versions, revision, environment, run.
         about: A few sentences for the card: what the model is for, and what not.
+        serving: Where servers run the network, and how many rows at once.
+
+    Raises:
+        ConfigError: The network is to run on a GPU and has an operator that torch does not run.
+        HeliostatError: There it would answer differently.
     """
-    description = PackageDescription.read(package_dir)
+    description = replace(PackageDescription.read(package_dir), serving=serving)
+    if serving.device == "cuda":
+        _compare_with_torch(package_dir)
+    description.write(package_dir)
     evidence = {
         "evaluations": {name: item.to_dict() for name, item in evaluations.items()},
         "gates": gates.to_dict(),
@@ -214,6 +229,38 @@ def _parity(
             " the model does something that its export does not carry, such as a branch on values"
         )
     return Parity(rows=len(answers_B), largest_difference=gap)
+
+
+def _compare_with_torch(package_dir: Path) -> None:
+    """A GPU server may run the file with torch: it must be able to, and answer the same."""
+    import torch
+
+    from heliostat.inference.torch_network import TorchNetwork
+
+    path = package_dir / "model.onnx"
+    with_torch = TorchNetwork(path, torch.device("cpu"))
+    description = PackageDescription.read(package_dir)
+    rng = np.random.default_rng(0)
+    rows: dict[str, NDArray[Any]] = {}
+    if description.numeric:
+        numeric_BN = rng.normal(size=(500, len(description.numeric))).astype(np.float32)
+        numeric_BN[rng.random(numeric_BN.shape) < 0.2] = np.nan
+        rows["numeric"] = numeric_BN
+    if description.categorical:
+        sizes = [len(item.vocabulary) + 2 for item in description.categorical]
+        rows["categorical"] = rng.integers(0, sizes, (500, len(sizes)))
+    expected_B = Predictor.load(package_dir, None, device="cpu").run(
+        rows.get("numeric", np.empty((500, 0), np.float32)),
+        rows.get("categorical", np.empty((500, 0), np.int64)),
+    )
+    answers_B = with_torch.run([with_torch.get_outputs()[0].name], rows)[0]
+    scale = max(1.0, float(np.abs(expected_B).max()))
+    gap = float(np.abs(answers_B.reshape(500, -1)[:, -1] - expected_B).max()) / scale
+    if not gap <= PARITY_LIMIT:
+        raise HeliostatError(
+            f"{path} run with torch differs by {gap:.3g}, at most {PARITY_LIMIT:g} is allowed; it"
+            " cannot be served on a GPU"
+        )
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -62,7 +62,9 @@ class MappedFeed:
     def epoch(self, epoch: int, first: int) -> Iterator[Step]:
         """Steps of an epoch from number `first` on."""
         size = self._recipe.batch_size
-        order = np.random.default_rng((self._recipe.seed, epoch)).permutation(len(self._held))
+        order = self._held.numbers(
+            np.random.default_rng((self._recipe.seed, epoch)).permutation(len(self._held))
+        )
         for step in range(first, self.num_steps):
             began = time.perf_counter()
             batch = order[step * size : (step + 1) * size]
@@ -111,9 +113,9 @@ class StreamedFeed:
         numeric, categorical = self._inputs
         label_B = torch.from_numpy(np.ascontiguousarray(batch["label"], np.float32))
         return (
-            _matrix(batch, numeric, np.float32, len(label_B)).to(self._device),
-            _matrix(batch, categorical, np.int64, len(label_B)).to(self._device),
-            label_B.to(self._device),
+            _moved(_matrix(batch, numeric, np.float32, len(label_B)), self._device),
+            _moved(_matrix(batch, categorical, np.int64, len(label_B)), self._device),
+            _moved(label_B, self._device),
         )
 
 
@@ -130,10 +132,13 @@ class Held:
     def __len__(self) -> int:
         return len(self._label)
 
-    def take(self, numbers: np.ndarray[Any, Any]) -> Rows:
+    def numbers(self, order: np.ndarray[Any, Any]) -> Tensor:
+        """Numbers of rows for `take`; moved at once, as each move makes the host wait for a GPU."""
+        return torch.from_numpy(order).to(self._label.device)
+
+    def take(self, numbers: Tensor) -> Rows:
         """Some rows by number."""
-        index = torch.from_numpy(np.ascontiguousarray(numbers)).to(self._label.device)
-        return self._numeric[index], self._categorical[index], self._label[index]
+        return self._numeric[numbers], self._categorical[numbers], self._label[numbers]
 
     def shards(self, rank: int, world: int, size: int) -> Iterator[Rows]:
         """This worker's part, in order, `size` rows at a time; all workers get as many parts.
@@ -159,3 +164,10 @@ def _matrix(batch: Mapping[str, Any], names: list[str], kind: Any, num_rows: int
     for index, name in enumerate(names):
         matrix_BX[:, index] = batch[name]
     return torch.from_numpy(matrix_BX)
+
+
+def _moved(rows: Tensor, device: torch.device) -> Tensor:
+    """Rows on the device; from pinned memory a GPU fetches them while it still computes."""
+    if device.type != "cuda":
+        return rows.to(device)
+    return rows.pin_memory().to(device, non_blocking=True)

@@ -128,10 +128,12 @@ class AnsweringNetwork(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Take ``numeric``, ``categorical`` or both, in this order; return shape (B,)."""
-        num_rows = tensors[0].shape[0]
-        numeric = tensors[0] if self.has_numeric else torch.zeros(num_rows, 0)
+        num_rows, device = tensors[0].shape[0], tensors[0].device
+        numeric = tensors[0] if self.has_numeric else torch.zeros(num_rows, 0, device=device)
         categorical = (
-            tensors[-1] if self.has_categorical else torch.zeros(num_rows, 0, dtype=torch.int64)
+            tensors[-1]
+            if self.has_categorical
+            else torch.zeros(num_rows, 0, dtype=torch.int64, device=device)
         )
         output: Tensor = self.network(numeric, categorical)
         return torch.sigmoid(output) if self.probability else output

@@ -26,7 +26,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from heliostat.training import state
+from heliostat.training import settle, state
 from heliostat.training.checkpoints import FOLDER, Checkpoint, Checkpoints, Position
 from heliostat.training.feed import Held, MappedFeed, Rows, StreamedFeed
 from heliostat.training.network import build
@@ -68,11 +68,7 @@ class Session:
         self._waiting: list[tuple[int, int, dict[str, Tensor | float]]] = []
         self._usage = Usage(time.monotonic(), time.process_time())
         self._noted_s = time.monotonic()
-        if place.device.type == "cpu":
-            torch.set_num_threads(max(1, int(recipe.compute.cpus_per_worker)))
-        if recipe.compute.deterministic:
-            torch.use_deterministic_algorithms(mode=True)
-            torch.backends.cudnn.benchmark = False
+        settle.settle(recipe.compute, place.device)
 
     def network(self) -> tuple[nn.Module, nn.Module]:
         """Build the recipe's network; return it, and what to call in a training step."""
@@ -82,13 +78,13 @@ class Session:
         if self.recipe.compute.compile:
             # In place: the names of the weights stay.
             network.compile()
+        return network, self._spread(network)
+
+    def _spread(self, network: nn.Module) -> nn.Module:
+        """Tie the network to those of other workers, if any; return what a step calls."""
         if self.place.world == 1:
-            return network, network
-        if self.recipe.compute.strategy == "fsdp":
-            _shard(network, self.place)
-            return network, network
-        devices = [self.place.device] if self.place.device.type == "cuda" else None
-        return network, nn.parallel.DistributedDataParallel(network, device_ids=devices)
+            return network
+        return settle.spread(network, self.recipe.compute, self.place.device, self.place.world)
 
     def feed(self) -> MappedFeed | StreamedFeed:
         """Open the rows to learn from."""
@@ -118,7 +114,7 @@ class Session:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The recipe's precision, for the forward pass."""
-        if self.recipe.compute.precision == "float32":
+        if self.recipe.compute.precision != "bfloat16":
             return contextlib.nullcontext()
         return torch.autocast(self.place.device.type, dtype=torch.bfloat16)
 
@@ -253,16 +249,3 @@ class Session:
         if self.place.device.type == "cuda":
             used["system/gpu_0_memory_usage_megabytes"] = torch.cuda.max_memory_allocated() / 1e6
         self._log.add(SYSTEM, step, used, int(time.time() * 1000))
-
-
-def _shard(network: nn.Module, place: Place) -> None:
-    """Split the weights: each repeated block by itself, then what is left."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(place.device.type, (place.world,))
-    for module in network.modules():
-        if isinstance(module, nn.ModuleList):
-            for block in module:
-                fully_shard(block, mesh=mesh)
-    fully_shard(network, mesh=mesh)

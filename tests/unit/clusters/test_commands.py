@@ -32,6 +32,23 @@ def test_render_writes_what_differs_and_then_nothing(tmp_path):
     assert not (tmp_path / "ray" / "old.yaml").exists()
 
 
+def test_render_removes_nothing_from_a_folder_of_others(tmp_path):
+    """What the recipe does not give would go, so the folder must be ours; a file is no folder."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.yaml").write_text("kind: Mine\n")
+    (tmp_path / "file").write_text("")
+    foreign = run("render", "--recipe", RECIPE, "--out", str(tmp_path / "mine"))
+    blocked = run("render", "--recipe", RECIPE, "--out", str(tmp_path / "file"))
+
+    assert isinstance(foreign.exception, ConfigError)
+    assert "must be new, empty or a rendered folder; 1 files such as precious.yaml" in str(
+        foreign.exception
+    )
+    assert [path.name for path in (tmp_path / "mine").rglob("*")] == ["precious.yaml"]
+    assert isinstance(blocked.exception, ConfigError)
+    assert "must be a folder that can be written" in str(blocked.exception)
+
+
 def test_diff_shows_a_change_and_says_no(tmp_path):
     """For a pipeline: exit 3 where the folder is not what the recipe renders."""
     run("render", "--recipe", RECIPE, "--out", str(tmp_path))
@@ -55,6 +72,23 @@ def test_check_prints_findings_and_exits_2(tmp_path):
     assert plain.exit_code == found.exit_code == 2
     assert plain.output.endswith("0 objects in 1 files: 1 errors, 0 warnings\n")
     assert [item["check"] for item in json.loads(found.output)] == ["yaml.read"]
+
+
+def test_check_says_where_its_crds_should_have_been(tmp_path):
+    """A mistyped folder must not pass as one that found nothing wrong."""
+    found = run("check", "cluster_configs/eks/queues", "--crds", str(tmp_path / "none"))
+
+    assert isinstance(found.exception, ConfigError)
+    assert "--crds" in str(found.exception)
+
+
+def test_simulate_names_the_clusters_that_there_are():
+    """Of a mistyped name, the nearest."""
+    found = run(
+        "simulate", "cluster_configs/eks/ray", "--demand", "GPU=1", "--name", "RayCluster/dev"
+    )
+
+    assert "did you mean 'RayCluster/heliostat-dev'?" in str(found.exception)
 
 
 def test_a_folder_of_ours_passes():

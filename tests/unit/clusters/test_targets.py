@@ -17,6 +17,7 @@ from heliostat.clusters import (
     schema,
     simulate,
     structural,
+    values,
 )
 from heliostat.clusters.checks import materialise, reach
 from heliostat.clusters.checks.bundle import Bundle
@@ -118,6 +119,23 @@ def test_kustomize_builds_every_folder(target):
     }
 
     assert whole == written
+    assert {
+        (name, item.kind) for name in built if "mutual" in name for item in built[name]
+        if item.kind.startswith("Ray") and "tlsOptions:" in render.to_yaml(item.body)
+    } == set()  # fmt: skip
+    assert {item.kind for item in built["overlays/without-mutual-tls/jobs"]} == {"RayJob"}
+    gates = {**values.gates(getattr(recipes, target)().cluster), "RayClusterMTLS": False,
+             "GCSFaultToleranceEmbeddedStorage": True}  # fmt: skip
+    for name in (
+        "overlays/rocksdb",
+        "overlays/without-mutual-tls",
+        "overlays/without-mutual-tls/jobs",
+    ):
+        items = [item for item in built[name] if name != "overlays/rocksdb"
+                 or item.kind == "RayCluster"]  # fmt: skip
+        wanted = gates if "mutual" in name else {**gates, "RayClusterMTLS": True}
+        report = check.check_documents(items, check.Options(), gates=wanted)
+        assert (name, [str(item) for item in report.findings]) == (name, [])
     (patched,) = [item for item in built["overlays/rocksdb"] if item.kind == "RayCluster"]
     assert patched.spec["gcsFaultToleranceOptions"]["backend"] == "rocksdb"
     assert all("template" in group for group in patched.spec["workerGroupSpecs"])
@@ -361,15 +379,3 @@ def test_a_typed_job_is_what_the_file_says():
     for item in bundle_of("gke").ray():
         cls = kuberay.SPECS[item.kind]
         assert schema.to_manifest(schema.from_manifest(cls, item.spec)) == item.spec
-
-
-def test_terraforms_own_tests_of_the_pools_pass(tmp_path):
-    """Labels and taints are those that Pods select; the module has no provider, so no cloud."""
-    if shutil.which("terraform") is None:
-        pytest.skip("terraform is not installed")
-    module = tmp_path / "pools"
-    shutil.copytree(ROOT / "cluster_configs" / "terraform" / "pools", module)
-    for command in (["terraform", "init", "-backend=false"], ["terraform", "test"]):
-        done = subprocess.run(command, cwd=module, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed, 0 failed" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import re
@@ -62,6 +63,44 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     finally:
         child.terminate()
         child.wait(10)
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[dict[str, str]]:
+    """Storage options for Azurite, Microsoft's own emulator, with a container `lake`."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("Azure is tested against Azurite: npm install --global azurite")
+    (port,) = free_ports(1)
+    key = base64.b64encode(b"test-key-of-the-emulator").decode()
+    with tempfile.TemporaryDirectory(prefix="ht-azure-") as name:
+        log = Path(name) / "azurite.log"
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", name,
+                 "--skipApiVersionCheck", "--disableTelemetry"],
+                env={**os.environ, "AZURITE_ACCOUNTS": f"lakeaccount:{key}"},
+                stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        try:
+            wait_for(port, child, log)
+            from pyarrow.fs import AzureFileSystem
+
+            authority = f"127.0.0.1:{port}"
+            AzureFileSystem(
+                account_name="lakeaccount", account_key=key,
+                blob_storage_authority=authority, blob_storage_scheme="http",
+                dfs_storage_authority=authority, dfs_storage_scheme="http",
+            ).create_dir("lake")  # fmt: skip
+            yield {
+                "AZURE_STORAGE_ACCOUNT_NAME": "lakeaccount",
+                "AZURE_STORAGE_ACCOUNT_KEY": key,
+                "AZURE_STORAGE_ENDPOINT": f"http://{authority}/lakeaccount",
+                "AZURE_ALLOW_HTTP": "true",
+            }
+        finally:
+            os.killpg(child.pid, signal.SIGTERM)
+            child.wait(10)
 
 
 @pytest.fixture(scope="session")

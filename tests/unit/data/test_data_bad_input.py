@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
+from heliostat.data import block_runs
+from heliostat.data.blocks import Work, check_place, unpack
+from heliostat.data.contract import Column, Contract
 from heliostat.data.file_sources import JsonFiles
 from heliostat.data.kafka_source import KafkaTopic
 from heliostat.data.rows import Member
@@ -94,4 +100,43 @@ def test_a_topic_that_vanished_after_the_plan_is_told(kafka: str) -> None:
     assert str(caught.value) == (
         f"kafka {kafka}: topic short ends at 1, and ended at 5 when the read was planned: it was "
         "deleted or made anew"
+    )
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    """Some chunks may be of the old one: no row of such a mix is committed."""
+    path = tmp_path / "rows.csv"
+    path.write_text("id\n1\n")
+    source = CsvFiles(paths=(str(path),))
+    before = block_runs.stamps(source)
+    block_runs.require_unchanged(source, before)
+    os.utime(path, (1, 1))
+
+    with pytest.raises(Unavailable) as caught:
+        block_runs.require_unchanged(source, before)
+
+    assert str(caught.value) == (
+        f"{path}: changed while it was read. Repeat the ingest when it stays as it is: nothing was "
+        "committed"
+    )
+
+
+def test_a_file_that_is_gone_after_the_plan_is_told_by_name(tmp_path: Path) -> None:
+    """In the words of an ingest, and not as the trace of a task."""
+    path = tmp_path / "rows.csv"
+    path.write_text("id\n1\n")
+    source = CsvFiles(paths=(str(path),))
+    work = Work(
+        source=source, members=tuple(source.plan()), catalog=Catalog(tmp_path), run_id="r",
+        contract=Contract(table="t", columns=(Column(name="id", dtype="int64"),)),
+        now=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    path.unlink()
+
+    with pytest.raises(Unavailable) as caught:
+        list(unpack(check_place(pa.table({"file": [0], "number": [0]}), work)))
+
+    assert str(caught.value) == (
+        f"{path}: cannot be read to its end; [Errno 2] No such file or directory: '{path}'. Repeat "
+        "the ingest when it can be: nothing was committed"
     )

@@ -213,3 +213,26 @@ def test_what_a_contract_cannot_mean_is_refused(build, message: str) -> None:
         build()
 
     assert str(caught.value) == message
+
+
+def test_a_clock_in_the_future_does_not_make_an_old_source_fresh() -> None:
+    """Its row goes to quarantine, and the newest of the others is too old."""
+    rows = pl.DataFrame(
+        {"id": ["1", "2"], "at": ["2026-01-01T00:00:00Z", "2031-01-01T00:00:00Z"], LINE: [0, 1]}
+    )
+    contract = Contract(
+        table="t",
+        columns=(Column(name="id", dtype="int64"), Column(name="at", dtype="timestamp")),
+        freshness=Freshness(column="at", max_age_s=60),
+    )
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    good, refused = check(rows, contract, now)
+
+    assert good["id"].to_list() == [1]
+    assert [item.reason for item in refused] == [
+        "at = '2031-01-01T00:00:00Z': must not be after now, 2026-01-02T00:00:00+00:00"
+    ]
+    assert [item.saw for item in judge(contract, profile(good, ["id", "at"]), now)] == [
+        "2026-01-01 00:00:00+00:00, 86400 s old"
+    ]

@@ -4,8 +4,9 @@ import random
 from datetime import UTC, datetime
 
 import polars as pl
+import pytest
 
-from heliostat.data.checks import check
+from heliostat.data.checks import check, moment
 from heliostat.data.contract import Column, Contract, Rule
 from heliostat.data.csv_rows import LINE, parse
 
@@ -159,3 +160,19 @@ def test_moments_of_several_forms_are_one_moment() -> None:
     good, _ = check(rows, CONTRACT, NOW)
 
     assert good["begin"].to_list() == [datetime(2026, 1, 1, 10, tzinfo=UTC)] * 4
+
+
+@pytest.mark.parametrize("first", range(7))
+def test_moments_of_a_mixed_column_are_the_same_whichever_comes_first(first: int) -> None:
+    """A fraction, an offset, a blank, nothing and no moment at all may each be at the top."""
+    texts = [
+        "2026-01-01T10:00:00Z", "2026-01-01 10:00:00", "2026-01-01T11:00:00.25+01:00",
+        "2026-01-01 09:30:00.25-00:30", "2026-01-01T10:00:00.25", None, "soon",
+    ]  # fmt: skip
+    whole = datetime(2026, 1, 1, 10, tzinfo=UTC)
+    part = datetime(2026, 1, 1, 10, 0, 0, 250_000, tzinfo=UTC)
+    moments = [whole, whole, part, part, part, None, None]
+
+    found = moment(pl.Series("at", texts[first:] + texts[:first]))
+
+    assert found.to_list() == moments[first:] + moments[:first]

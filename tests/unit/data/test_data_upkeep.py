@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from heliostat.data import pii
 from heliostat.data.citations import cite, release
 from heliostat.data.diff import diff
 from heliostat.data.restore import restore
@@ -172,3 +174,34 @@ def test_history_names_versions_writers_and_sizes(catalog: Catalog) -> None:
         (1, "append", "r1", 1, 0),
         (0, "append", "r0", 1, 0),
     ]
+
+
+def test_the_checkpoint_of_optimize_holds_no_file_that_is_gone(catalog: Catalog) -> None:
+    """Nothing else is lost: rows, older versions, columns' tags and what a run has committed."""
+    for row in range(20):
+        frame = pl.DataFrame({"id": [row], "mail": ["a@b"]})
+        catalog.write("t", frame, run_id=f"r{row:02}", mode="append", tags={"mail": "email"})
+
+    optimize(catalog, "t", run_id="o")
+
+    log = Path(catalog.root) / "t" / "_delta_log"
+    actions = pl.read_parquet(log / f"{20:020d}.checkpoint.parquet")
+    counts = {name: actions[name].is_not_null().sum() for name in actions.columns}
+    assert {name: count for name, count in counts.items() if count} == {
+        "add": 1, "metaData": 1, "protocol": 1, "txn": 22,
+    }  # fmt: skip
+    hint = json.loads((log / "_last_checkpoint").read_text())
+    assert (hint["version"], hint["size"], hint["numOfAddFiles"]) == (20, 25, 1)
+    assert hint["sizeInBytes"] == (log / f"{20:020d}.checkpoint.parquet").stat().st_size
+    # Deltalake reads all of it: the entries before it are not needed.
+    for entry in log.glob("*.json"):
+        if int(entry.name[:20]) < 20:
+            entry.rename(entry.with_suffix(".away"))
+    assert catalog.read("t")["id"].to_list() == list(range(20))
+    assert pii.tags(catalog, "t") == {"mail": "email"}
+    assert catalog.write("t", pl.DataFrame({"id": [0], "mail": [""]}), run_id="r03") == 3
+    for entry in log.glob("*.away"):
+        entry.rename(entry.with_suffix(".json"))
+    assert catalog.read("t", 7)["id"].to_list() == list(range(8))
+    assert catalog.write("t", pl.DataFrame({"id": [9], "mail": ["c"]}), run_id="more") == 21
+    assert plan_vacuum(catalog, "t", now=later(), retention=timedelta(0)).num_bytes > 0

@@ -205,7 +205,7 @@ def test_a_package_says_how_it_is_served_and_older_ones_say_nothing(tmp_path: Pa
     options = ServingOptions(device="cuda", max_batch_rows=32, batch_wait_s=0.001)
     dataclasses.replace(description, serving=options).write(tmp_path)
     assert PackageDescription.read(tmp_path).serving == options
-    with pytest.raises(ConfigError, match="must be one that this ONNX Runtime has"):
+    with pytest.raises(ConfigError, match="must be one that ONNX Runtime or torch can use here"):
         Predictor.load(tmp_path, None)
     raw = json.loads((tmp_path / "model.json").read_text())
     del raw["serving"]

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from heliostat.errors import ConfigError, HeliostatError
 from heliostat.inference.columns import score
 from heliostat.inference.predictor import Predictor
+from heliostat.inference.torch_network import TorchNetwork
 from heliostat.registry import signing
-from heliostat.registry.package import ModelInput
-from heliostat.training import export
+from heliostat.registry.package import ModelInput, PackageDescription, ServingOptions
+from heliostat.training import export, models
 from heliostat.training.evaluate import evaluate
 from heliostat.training.fit import FitResult
 from heliostat.training.gates import Gate, judge
 from heliostat.training.recipe import TrainRecipe
 from heliostat.training.rows import Statistics
+from tests.bench import gpu_models
 
 RECIPE = TrainRecipe(label="y", numeric=("a", "b"), categorical=("color",))
 INPUTS = (
@@ -66,6 +69,21 @@ def untrained(folder: Path, recipe: TrainRecipe, inputs: tuple[ModelInput, ...])
         num_train=1000,
         num_validation=0,
     )
+
+
+def sorting(inputs: Any) -> Any:
+    """A network with an operator that torch does not run for ONNX."""
+    import torch
+
+    class Largest(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+            return numeric.topk(1, dim=1).values * self.scale + 0 * categorical
+
+    return Largest()
 
 
 def test_a_package_is_signed_and_answers_the_same_row_by_row_and_in_columns(
@@ -159,3 +177,48 @@ def test_an_old_package_is_not_written_over(tmp_path: Path) -> None:
             untrained(tmp_path, RECIPE, INPUTS), RECIPE, tmp_path / "p",
             model="tiny", features=None, sample=ROWS,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [models.tabular, gpu_models.attention])
+def test_a_package_for_a_gpu_is_tried_with_torch_before_it_is_signed(
+    tmp_path: Path, model: Any
+) -> None:
+    """Torch answers as ONNX Runtime for any number of rows; the package says where it runs."""
+    params = {} if model is models.tabular else {"width": 8, "layers": 2, "heads": 2}
+    recipe = dataclasses.replace(RECIPE, model=model, params=params)
+    fitted = untrained(tmp_path, recipe, INPUTS)
+    package = tmp_path / "package"
+    export.write_network(fitted, recipe, package, model="tiny", features=None, sample=ROWS)
+    serving = ServingOptions(device="cuda", max_batch_rows=64, batch_wait_s=0.001)
+    evaluation = evaluate([1, 0, 1, 0], score(Predictor.load(package, None), ROWS))
+    export.finish(
+        package, tmp_path / "keys", fitted=fitted.summary, evaluations={"rows": evaluation},
+        gates=judge(evaluation.metrics, [GATE]), lineage={}, serving=serving,
+    )  # fmt: skip
+
+    assert PackageDescription.read(package).serving == serving
+    with_torch = TorchNetwork(package / "model.onnx", torch.device("cpu"))
+    on_cpu = Predictor.load(package, tmp_path / "keys", device="cpu")
+    tensors = on_cpu.encode({name: ROWS[name].to_list() for name in ROWS.columns})
+    for rows in (1, 4):
+        numeric, categorical = tensors[0][:rows], tensors[1][:rows]
+        feed = {"numeric": numeric, "categorical": categorical}
+        answers = with_torch.run(["score"], feed)[0]
+        np.testing.assert_allclose(answers, on_cpu.run(numeric, categorical), atol=1e-6)
+
+
+def test_a_package_that_torch_cannot_run_is_not_signed_for_a_gpu(tmp_path: Path) -> None:
+    """Refused while it is made, by the operator's name, not when a server loads it."""
+    recipe = dataclasses.replace(RECIPE, model=sorting)
+    fitted = untrained(tmp_path, recipe, INPUTS)
+    package = tmp_path / "package"
+    export.write_network(fitted, recipe, package, model="tiny", features=None, sample=ROWS)
+    evaluation = evaluate([1, 0, 1, 0], score(Predictor.load(package, None), ROWS))
+
+    with pytest.raises(ConfigError, match="TopK"):
+        export.finish(
+            package, tmp_path / "keys", fitted=fitted.summary, evaluations={"rows": evaluation},
+            gates=judge(evaluation.metrics, [GATE]), lineage={},
+            serving=ServingOptions(device="cuda"),
+        )  # fmt: skip
+    assert not (package / signing.SIGNATURE).exists()

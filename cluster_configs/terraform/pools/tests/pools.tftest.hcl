@@ -56,3 +56,30 @@ run "a_gpu_without_a_name_is_refused" {
   }
   expect_failures = [var.groups]
 }
+
+run "a_slice_of_several_hosts_is_a_pool_of_all_its_hosts" {
+  command = plan
+  variables {
+    tpus = {
+      tpu  = { machine_type = "yours", topology = "4x4", num_hosts = 4, max_slices = 2 }
+      tiny = { machine_type = "yours", topology = "2x2", num_hosts = 1 }
+    }
+  }
+  assert {
+    condition     = output.pools["tpu"].max_nodes == 8 && output.pools["tpu"].topology == "4x4" && output.pools["tpu"].labels["heliostat.io/pool"] == "tpu"
+    error_message = "all hosts of all slices, placed together"
+  }
+  assert {
+    condition     = output.pools["tiny"].max_nodes == 1 && output.pools["tiny"].topology == null && output.pools["gpu"].topology == null
+    error_message = "one host needs no placement"
+  }
+}
+
+run "only_gke_has_tpus" {
+  command = plan
+  variables {
+    target = "aks"
+    tpus   = { tpu = { machine_type = "yours", topology = "4x4", num_hosts = 4 } }
+  }
+  expect_failures = [var.tpus]
+}
