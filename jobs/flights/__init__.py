@@ -13,6 +13,8 @@ from jobs.flights.recipes import (
     small,
     small_bad,
     small_bad_waived,
+    small_trees,
+    trees,
 )
 
 __all__ = [
@@ -23,4 +25,6 @@ __all__ = [
     "small",
     "small_bad",
     "small_bad_waived",
+    "small_trees",
+    "trees",
 ]

@@ -18,6 +18,7 @@ from heliostat.pipeline.recipe import (
 from heliostat.pipeline.tune import TuneRecipe
 from heliostat.rollout.allowed import ErrorsGate, LatencyGate, LossGate
 from heliostat.rollout.plan import RolloutPlan
+from heliostat.training import estimators
 from heliostat.training.gates import Gate
 from heliostat.training.recipe import TrainRecipe, Validation
 from heliostat.training.search import Choice, Range, SearchRecipe
@@ -47,6 +48,14 @@ TRAINING = TrainRecipe(
     learning_rate=2e-3,
     params={"hidden": 64, "blocks": 1, "dropout": 0.2},
     validation=Validation(share=0.05),
+)
+
+TREES = replace(
+    TRAINING,
+    learner="estimator",
+    model=estimators.boosted_trees,
+    params={"rounds": 150, "learning_rate": 0.08, "leaves": 31, "leaf_min_rows": 200},
+    num_workers=1,
 )
 
 GATES = (
@@ -133,6 +142,11 @@ def demo() -> PipelineRecipe:
     )  # fmt: skip
 
 
+def trees() -> PipelineRecipe:
+    """`demo` with gradient boosting as version 2: another kind of model has to earn the traffic."""
+    return _with_trees(demo())
+
+
 def search() -> TuneRecipe:
     """Eight trials for the candidate's training; the best is trained and registered."""
     return TuneRecipe(
@@ -190,6 +204,11 @@ def small() -> PipelineRecipe:
     )
 
 
+def small_trees() -> PipelineRecipe:
+    """`trees` in less time."""
+    return _with_trees(small())
+
+
 def small_bad() -> PipelineRecipe:
     """`demo_bad` in less time."""
     return _with_bad_candidate(small())
@@ -198,6 +217,10 @@ def small_bad() -> PipelineRecipe:
 def small_bad_waived() -> PipelineRecipe:
     """`demo_bad_waived` in less time."""
     return _with_waived_gates(small_bad())
+
+
+def _with_trees(recipe: PipelineRecipe) -> PipelineRecipe:
+    return replace(recipe, candidate=replace(recipe.candidate, training=TREES))
 
 
 def _with_bad_candidate(recipe: PipelineRecipe) -> PipelineRecipe:

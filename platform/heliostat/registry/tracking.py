@@ -23,6 +23,11 @@ _PARAMS_PER_CALL = 100
 _METRICS_PER_CALL = 1000
 
 
+def is_stop(error: BaseException) -> bool:
+    """Whether somebody stopped the work; Ray turns the SIGTERM of a job's stop into SystemExit."""
+    return isinstance(error, KeyboardInterrupt | SystemExit | Interrupted | GeneratorExit)
+
+
 class Tracking:
     """Talks to one MLflow server, or to its database directly; connects at first use.
 
@@ -57,9 +62,8 @@ class Tracking:
         try:
             yield run_id
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | Interrupted | GeneratorExit)
             with contextlib.suppress(Unavailable):
-                self.finish(run_id, "KILLED" if stopped else "FAILED")
+                self.finish(run_id, "KILLED" if is_stop(error) else "FAILED")
             raise
         self.finish(run_id, "FINISHED")
 
@@ -135,11 +139,11 @@ class Tracking:
         with self._answering() as client:
             return str(client.get_run(run_id).info.status)
 
-    def running(self, tag: str, value: str) -> list[str]:
-        """Ids of the RUNNING runs that carry a tag with this value."""
+    def tagged(self, tag: str, value: str) -> dict[str, str]:
+        """Status of each run that carries a tag with this value, by its id."""
         with self._answering() as client:
-            found = _running(client, None)
-            return [str(run.info.run_id) for run in found if run.data.tags.get(tag) == value]
+            found = _found(client, None, f"tags.`{tag}` = '{value}'")
+            return {str(run.info.run_id): str(run.info.status) for run in found}
 
     def log_dict(self, run_id: str, content: Any, path: str) -> None:
         """Store plain JSON values as the run's artifact `path`."""
@@ -162,7 +166,7 @@ class Tracking:
         """
         with self._answering() as client:
             reaped = []
-            for run in _running(client, experiment):
+            for run in _found(client, experiment, "attributes.status = 'RUNNING'"):
                 owner = run.data.tags.get(tag)
                 if owner is not None and owner not in alive:
                     client.set_terminated(run.info.run_id, "KILLED")
@@ -246,14 +250,14 @@ def _experiment_id(client: Any, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _running(client: Any, experiment: str | None) -> Iterator[Any]:
+def _found(client: Any, experiment: str | None, which: str) -> Iterator[Any]:
     experiments = client.search_experiments(
         filter_string=None if experiment is None else f"name = '{experiment}'"
     )
     ids = [item.experiment_id for item in experiments]
     token: str | None = None
     while ids:
-        page = client.search_runs(ids, "attributes.status = 'RUNNING'", page_token=token)
+        page = client.search_runs(ids, which, page_token=token)
         yield from page
         token = page.token
         if not token:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from heliostat.config import require
 from heliostat.errors import ConfigError
+from heliostat.lineage import changes
 
 MAX_BYTES = 100 * 1024 * 1024
 """Ray's limit for an upload through its dashboard."""
@@ -120,6 +121,10 @@ def pack(repository: Path, names: Sequence[str], target: Path) -> Upload:
             archive.writestr(entry, content)
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
+        changed = changes.of_tree(repository)
+        if changed is not None:
+            # The copy has no git; the run that it makes is to tell how it differs.
+            archive.writestr(zipfile.ZipInfo(changes.FILE, _EPOCH), changed)
     short = digest.hexdigest()[:16]
     return Upload(
         path=target,

@@ -24,10 +24,11 @@ from heliostat.registry.package import (
     PackageDescription,
     ServingOptions,
 )
-from heliostat.training import card
+from heliostat.training import card, estimator_onnx
 from heliostat.training.evaluate import Evaluation
 from heliostat.training.fit import FitResult, FitSummary
 from heliostat.training.gates import GateReport
+from heliostat.training.oddities import with_oddities
 from heliostat.training.recipe import TrainRecipe
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from heliostat.training.network import AnsweringNetwork
 
 PARITY_LIMIT = 1e-5
-"""Largest difference between torch and the exported network, in probability or in standard
-deviations of the label."""
+"""Largest difference between what was trained and the exported network, in probability, or in
+standard deviations of the label or parts of the answer, whichever is larger."""
 
 OUTPUT = "score"
 _AS_USUAL = ServingOptions()
@@ -63,6 +64,9 @@ def write_network(
 ) -> Parity:
     """Write ``model.onnx``, ``weights.safetensors`` and ``model.json`` into a new folder.
 
+    Of an estimator there are no weights, and the worker that fitted it has chosen the rows on
+    which the export must agree.
+
     Args:
         fitted: The training.
         recipe: What it was trained by.
@@ -78,13 +82,24 @@ def write_network(
     """
     package_dir.mkdir(parents=True, exist_ok=True)
     require(not any(package_dir.iterdir()), "package", str(package_dir), "must be empty")
-    network = _load(fitted, recipe)
     PackageDescription(model=model, inputs=fitted.inputs, output=OUTPUT, features=features).write(
         package_dir
     )
+    if recipe.learner == "estimator":
+        return _write_estimator(fitted, package_dir)
+    network = _load(fitted, recipe)
     shutil.copyfile(fitted.weights, package_dir / "weights.safetensors")
     _write_onnx(network, fitted.inputs, package_dir / "model.onnx")
     return _compare(network, fitted, package_dir, sample)
+
+
+def _write_estimator(fitted: FitResult, package_dir: Path) -> Parity:
+    import safetensors.numpy
+
+    shutil.copyfile(fitted.weights, package_dir / "model.onnx")
+    answers = safetensors.numpy.load_file(fitted.weights.with_name(estimator_onnx.ANSWERS))
+    answered_B = Predictor.load(package_dir, None).run(answers["numeric"], answers["categorical"])
+    return _parity(fitted, answered_B, answers["score"], "the estimator")
 
 
 def finish(
@@ -188,7 +203,9 @@ def _compare(
 ) -> Parity:
     import torch
 
-    numeric_BN, categorical_BC = _with_oddities(fitted, *encode(sample, fitted.inputs))
+    numeric_BN, categorical_BC = with_oddities(
+        fitted.inputs, fitted.statistics, *encode(sample, fitted.inputs)
+    )
     answers_B = Predictor.load(package_dir, None).run(numeric_BN, categorical_BC)
     tensors = []
     if network.has_numeric:
@@ -197,13 +214,21 @@ def _compare(
         tensors.append(torch.from_numpy(categorical_BC))
     with torch.no_grad():
         expected_B = network(*tensors).numpy()
-    gap = float(np.abs(answers_B - expected_B).max() / fitted.statistics.output_scale)
+    return _parity(fitted, answers_B, expected_B, "torch")
+
+
+def _parity(
+    fitted: FitResult, answers_B: NDArray[Any], expected_B: NDArray[Any], whose: str
+) -> Parity:
+    # A huge answer, to a huge number, has float32's error of its own size.
+    unit_B = np.maximum(fitted.statistics.output_scale, np.abs(expected_B))
+    gap = float((np.abs(answers_B - expected_B) / unit_B).max())
     if not gap <= PARITY_LIMIT:
         raise HeliostatError(
-            f"model.onnx differs from torch by {gap:.3g}, at most {PARITY_LIMIT:g} is allowed:"
-            " the network does something that its export does not carry, such as a branch on values"
+            f"model.onnx differs from {whose} by {gap:.3g}, at most {PARITY_LIMIT:g} is allowed:"
+            " the model does something that its export does not carry, such as a branch on values"
         )
-    return Parity(rows=len(numeric_BN), largest_difference=gap)
+    return Parity(rows=len(answers_B), largest_difference=gap)
 
 
 def _compare_with_torch(package_dir: Path) -> None:
@@ -236,25 +261,6 @@ def _compare_with_torch(package_dir: Path) -> None:
             f"{path} run with torch differs by {gap:.3g}, at most {PARITY_LIMIT:g} is allowed; it"
             " cannot be served on a GPU"
         )
-
-
-def _with_oddities(
-    fitted: FitResult, numeric_BN: NDArray[np.float32], categorical_BC: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Add 500 rows far from the usual: missing and huge numbers, any category."""
-    rng = np.random.default_rng(0)
-    statistics = fitted.statistics
-    shape = (500, len(statistics.mean))
-    odd_BN = rng.normal(statistics.mean, 3 * np.asarray(statistics.deviation), shape)
-    odd_BN[rng.random(shape) < 0.2] = np.nan
-    odd_BN[0] = np.nan
-    odd_BN[1] = 1e30
-    sizes = [len(item.vocabulary) + 2 for item in fitted.inputs if item.kind == "categorical"]
-    odd_BC = rng.integers(0, sizes, (500, len(sizes)))
-    return (
-        np.concatenate([numeric_BN, odd_BN.astype(np.float32)]),
-        np.concatenate([categorical_BC, odd_BC.astype(np.int64)]),
-    )
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -17,6 +17,7 @@ from heliostat.errors import HeliostatError, Unavailable
 from heliostat.registry.package import ModelInput
 from heliostat.registry.tracking import Tracking
 from heliostat.telemetry import Progress
+from heliostat.training import estimator_onnx
 from heliostat.training.checkpoints import FOLDER, Checkpoints, best
 from heliostat.training.recipe import TrainRecipe
 from heliostat.training.rows import PreparedRows, Statistics, prepare
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 _POLL_S = 0.3
-_WEIGHTS = "weights.safetensors"
+_RESULT = {
+    "network": ("weights.safetensors",),
+    "estimator": (estimator_onnx.NETWORK, estimator_onnx.ANSWERS),
+}
+"""Files of a checkpoint that a training ends with, by kind of learner."""
 
 
 class TrainingFailed(HeliostatError):
@@ -50,7 +55,8 @@ class FitResult:
     """A finished training."""
 
     weights: Path
-    """Safetensors file of the best epoch's network, statistics included."""
+    """Safetensors file of the best epoch's network, statistics included; of an estimator its
+    ONNX network, with ``answers.safetensors`` beside it."""
 
     inputs: tuple[ModelInput, ...]
     """Numeric inputs, then categorical ones with the vocabularies that were found."""
@@ -111,18 +117,20 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     prepared = prepare(recipe, rows, folder / "rows")
     spool = MetricSpool(folder)
-    with _watch(spool, tracking, run_id, recipe.epochs, progress):
+    with _watch(spool, tracking, run_id, recipe.num_epochs, progress):
         _run(recipe, prepared, folder)
     if tracking is not None:
         spool.send(tracking, run_id)
     chosen = best(Checkpoints(folder / FOLDER, recipe.keep).whole())
-    scratch = folder / f"{_WEIGHTS}.part"
-    shutil.copyfile(chosen.folder / _WEIGHTS, scratch)
-    weights = scratch.replace(folder / _WEIGHTS)
+    names = _RESULT[recipe.learner]
+    for name in names:
+        scratch = folder / f"{name}.part"
+        shutil.copyfile(chosen.folder / name, scratch)
+        scratch.replace(folder / name)
     shutil.rmtree(prepared.folder)
     epochs = spool.epochs()
     return FitResult(
-        weights=weights,
+        weights=folder / names[0],
         inputs=prepared.inputs,
         statistics=prepared.statistics,
         epochs=tuple(epochs[epoch] for epoch in sorted(epochs)),
@@ -146,6 +154,7 @@ def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:
         datasets[SHARD] = ray.data.read_parquet(str(prepared.stream))
     # Ray annotates a number, and takes a pair for elastic training.
     num_workers: Any = recipe.num_workers
+    elastic: dict[str, Any] = {"elastic_resize_monitor_interval_s": recipe.resize_check_s}
     if recipe.min_workers is not None:
         num_workers = (recipe.min_workers, recipe.num_workers)
     trainer = TorchTrainer(
@@ -154,6 +163,7 @@ def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:
         datasets=datasets,
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers,
+            **elastic,
             use_gpu=recipe.use_gpu,
             resources_per_worker={
                 "CPU": recipe.compute.cpus_per_worker,

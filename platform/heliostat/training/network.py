@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from heliostat.config import require
 from heliostat.registry.package import MISSING_CODE, UNKNOWN_CODE, ModelInput
 
 if TYPE_CHECKING:
@@ -141,6 +142,14 @@ class AnsweringNetwork(nn.Module):
 def build(
     recipe: TrainRecipe, inputs: Sequence[ModelInput], statistics: Statistics
 ) -> TrainedNetwork:
-    """Build the network of a recipe, untrained, on the CPU."""
+    """Build the network of a recipe, untrained, on the CPU.
+
+    Raises:
+        ConfigError: The recipe's model makes something else.
+    """
     body = recipe.model(inputs, **recipe.params)
+    require(
+        isinstance(body, nn.Module), "train.model", type(body).__name__,
+        'must make a torch module; for an estimator say learner="estimator"',
+    )  # fmt: skip
     return TrainedNetwork(body, statistics, unknown_ratio=recipe.unknown_ratio)

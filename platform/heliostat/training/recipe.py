@@ -40,10 +40,17 @@ class TrainRecipe:
 
     model: Callable[..., Any] = models.tabular
     """Called as ``model(inputs, **params)`` in each worker; see `models.tabular` for what it
-    must return."""
+    must return. With learner="estimator" called as ``model(inputs, task=task, **params)``; see
+    `estimators.boosted_trees`."""
 
     params: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `model`."""
+
+    learner: Literal["network", "estimator"] = "network"
+    """network: `model` makes a torch network, which learns step by step.
+    estimator: it makes an estimator as scikit-learn's are, which one worker fits at once; then
+    epochs, batch_size, learning_rate and weight_decay mean nothing, and a lost worker begins
+    again."""
 
     task: Literal["binary", "regression"] = "binary"
     """Cross-entropy on a probability, or squared error on a number."""
@@ -75,6 +82,10 @@ class TrainRecipe:
     min_workers: int | None = None
     """Begin and go on with so few while machines are missing, and take more as they come
     (Ray's elastic training). None: always `num_workers`."""
+
+    resize_check_s: float = 60.0
+    """With `min_workers`: how often Ray looks whether more machines are there. A change begins the
+    workers anew, from the last checkpoint."""
 
     use_gpu: bool = False
 
@@ -116,7 +127,8 @@ class TrainRecipe:
             require(getattr(self, name) >= low, f"train.{name}", getattr(self, name), "must be > 0")
         for name in ("max_failures", "category_min_rows", "weight_decay", "log_every_steps"):
             require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "must be >= 0")
-        require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "must be > 0")
+        for name in ("learning_rate", "resize_check_s"):
+            require(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "must be > 0")
         require(
             0 <= self.unknown_ratio < 1,
             "train.unknown_ratio",
@@ -140,3 +152,33 @@ class TrainRecipe:
                 self.min_workers is None, "train.min_workers", self.min_workers,
                 'needs feed="map"; a stream is split for a fixed number of workers',
             )  # fmt: skip
+        if self.learner == "estimator":
+            _refuse_for_estimators(self)
+
+    @property
+    def num_epochs(self) -> int:
+        """How often metrics of an epoch appear; an estimator has one."""
+        return 1 if self.learner == "estimator" else self.epochs
+
+
+def _refuse_for_estimators(recipe: TrainRecipe) -> None:
+    """What an estimator cannot do is refused, not ignored."""
+    require(
+        recipe.num_workers == 1, "train.num_workers", recipe.num_workers,
+        'must be 1 with learner="estimator", which one worker fits at once; give it threads with'
+        " compute.cpus_per_worker",
+    )  # fmt: skip
+    plain = Compute(cpus_per_worker=recipe.compute.cpus_per_worker)
+    for name, value, want in (
+        ("loss", recipe.loss, None),
+        ("measure", recipe.measure, None),
+        ("loop", recipe.loop, None),
+        ("feed", recipe.feed, "map"),
+        ("use_gpu", recipe.use_gpu, False),
+        ("compute", recipe.compute, plain),
+        ("keep", recipe.keep, Keep()),
+    ):
+        require(
+            value == want, f"train.{name}", value,
+            f'must be {want!r} with learner="estimator"; it is for networks',
+        )  # fmt: skip

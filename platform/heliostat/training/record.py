@@ -20,11 +20,12 @@ def record(
     *,
     data_versions: Mapping[str, str | int],
     revision: str,
+    changes: str | None = None,
 ) -> None:
     """Log to a run what is needed to do it again.
 
-    Parameters: every field of the recipe. Artifacts: ``recipe.json``, ``environment.txt``.
-    Tags: ``revision``, ``recipe_digest``, ``data.<table>`` for each table version. Calling it
+    Parameters: every field of the recipe. Artifacts: ``recipe.json``, ``environment.txt``, and
+    ``changes.diff`` where the code differs from its commit. Tags: ``revision``, ``recipe_digest``, ``data.<table>`` for each table version. Calling it
     again with the same arguments changes nothing.
 
     Args:
@@ -33,6 +34,7 @@ def record(
         recipe: Any config dataclass, such as a `TrainRecipe`.
         data_versions: Version of each table that was read.
         revision: Revision of the code, such as a commit or `code_digest`.
+        changes: What the code changes in that commit; None if nobody knows.
     """
     tracking.log_params(run_id, config.to_dict(recipe))
     tags = {f"data.{table}": str(version) for table, version in data_versions.items()}
@@ -40,6 +42,8 @@ def record(
     tracking.set_tags(run_id, tags)
     tracking.log_text(run_id, config.to_json(recipe) + "\n", "recipe.json")
     tracking.log_text(run_id, "\n".join(environment()) + "\n", "environment.txt")
+    if changes:
+        tracking.log_text(run_id, changes, "changes.diff")
 
 
 def environment() -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from heliostat.errors import Interrupted, Unavailable
-from heliostat.registry.tracking import Status, Tracking
+from heliostat.errors import Unavailable
+from heliostat.registry.tracking import Status, Tracking, is_stop
 from heliostat.training.warden import TAG, Warden
 
 
@@ -52,14 +52,18 @@ def tracked(
         try:
             yield run_id
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | Interrupted | GeneratorExit)
             with suppress(Unavailable):
-                _end(tracking, run_id, "KILLED" if stopped else "FAILED", warden)
+                if is_stop(error):
+                    # Workers are still there: what they write until they go is the warden's.
+                    _end(tracking, run_id, "KILLED", warden)
+                else:
+                    _end(tracking, run_id, "FAILED", warden)
+                    warden.tell("done")
             raise
         _end(tracking, run_id, "FINISHED", warden)
+        warden.tell("done")
 
 
 def _end(tracking: Tracking, run_id: str, status: Status, warden: Warden) -> None:
     warden.tell(status)
     tracking.finish(run_id, status)
-    warden.tell("done")

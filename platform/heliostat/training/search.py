@@ -104,6 +104,11 @@ def check(recipe: TrainRecipe, search: SearchRecipe) -> None:
         recipe.validation.share > 0, "train.validation.share", recipe.validation.share,
         "must be above 0 for a search: trials are compared on rows held back",
     )  # fmt: skip
+    require(
+        search.scheduler == "all" or recipe.learner == "network",
+        "search.scheduler", search.scheduler,
+        'must be "all" with learner="estimator", which is fitted at once: none could end early',
+    )  # fmt: skip
     for name, kind in search.space.items():
         ends = kind.options if isinstance(kind, Choice) else (kind.low, kind.high)
         for value in ends:

@@ -148,16 +148,31 @@ class Session:
         """Write a checkpoint; all workers must call it. `metrics` are those of a whole epoch."""
         sums = state.gathered(position.loss_sums[0] if position.loss_sums else 0.0)
         collected = state.gather(network, optimizer)
+        place = replace(position, loss_sums=tuple(sums) if position.step else ())
+        self._keep(place, metrics or {}, lambda folder: state.write(folder, collected))
+
+    def _keep(
+        self, position: Position, metrics: dict[str, float], fill: Callable[[Path], None]
+    ) -> None:
         if self._log is None:
             return
         # Metrics first: a step that is not repeated must not lack its point.
         self._flush()
         self._log.flush(to_disk=True)
-        self._checkpoints.write(
-            replace(position, loss_sums=tuple(sums) if position.step else ()),
-            metrics or {},
-            lambda folder: state.write(folder, collected),
-        )
+        self._checkpoints.write(position, metrics, fill)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether an estimator of an earlier try is there, whole."""
+        return self._checkpoints.newest() is not None
+
+    def end_fit(self, metrics: dict[str, float], fill: Callable[[Path], None]) -> None:
+        """Log an estimator's metrics, keep the files that `fill` writes, and tell Ray."""
+        assert self._log is not None
+        self._note_usage(1)
+        self._log.add(EPOCH, 1, metrics, int(time.time() * 1000))
+        self._keep(Position(epoch=1, total=1), metrics, fill)
+        self.place.report({**metrics, "epoch": 1.0})
 
     def end_epoch(
         self,

@@ -84,6 +84,22 @@ class MetricSpool:
                 self._epochs[line["step"]] = line["metrics"]
         return self._epochs
 
+    def wait_for_writer(self, patience_s: float) -> bool:
+        """Wait until no process writes; return whether that has come about in time."""
+        until_s = time.monotonic() + patience_s
+        while True:
+            try:
+                with self._lines.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except FileNotFoundError:
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= until_s:
+                    return False
+                time.sleep(0.1)
+            else:
+                return True
+
     def num_waiting(self) -> int:
         """Points that MLflow does not have yet."""
         return sum(len(line["metrics"]) for _, line in _lines(self._lines, self._offset()))

@@ -279,7 +279,7 @@ def _read(plan: _Plan, folder: Path) -> Trial:
         run_id=noted["run"],
         values=noted["values"],
         losses=tuple(losses),
-        status="whole" if len(losses) >= plan.recipe.epochs else "stopped",
+        status="whole" if len(losses) >= plan.recipe.num_epochs else "stopped",
     )
 
 
@@ -320,7 +320,7 @@ def _scheduler(plan: _Plan) -> Any:
 
     if plan.search.scheduler == "asha":
         return schedulers.ASHAScheduler(
-            time_attr="epoch", max_t=plan.recipe.epochs, grace_period=plan.search.grace_epochs
+            time_attr="epoch", max_t=plan.recipe.num_epochs, grace_period=plan.search.grace_epochs
         )
     if plan.search.scheduler == "pbt":
         return schedulers.PopulationBasedTraining(

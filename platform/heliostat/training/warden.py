@@ -27,6 +27,7 @@ _SOURCE = str(Path(__file__).resolve().parents[2])
 """The warden runs the driver's own code, wherever that was found."""
 
 _RETRY_S = 5.0
+_WRITER_S = 20.0
 _PATIENCE_S = 3600.0
 """How long MLflow may be away before the runs are left to `Tracking.reap`."""
 
@@ -86,16 +87,22 @@ class Warden:
 def end_runs(tracking: Tracking, token: str, storage: Path, status: Status) -> list[str]:
     """Send what the token's runs have spooled, end those that are RUNNING, return their ids.
 
+    A worker that outlives its driver for a moment is waited for.
+
     Raises:
         Unavailable: MLflow does not answer; call again.
     """
-    ended = tracking.running(TAG, token)
-    for run_id in ended:
+    found = tracking.tagged(TAG, token)
+    for run_id, was in found.items():
         # A trial of a search has a folder of its own.
         for folder in (storage / run_id, *storage.glob(f"trials/*/{run_id}")):
-            MetricSpool(folder).send(tracking, run_id)
-        tracking.finish(run_id, status)
-    return ended
+            spool = MetricSpool(folder)
+            spool.wait_for_writer(_WRITER_S)
+            spool.send(tracking, run_id)
+        # One that has ended may be RUNNING again by now, for another driver.
+        if was == "RUNNING":
+            tracking.finish(run_id, status)
+    return [run_id for run_id, was in found.items() if was == "RUNNING"]
 
 
 def main(arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 
-from heliostat.training import loop
+from heliostat.training import estimator_loop, loop
 from heliostat.training.recipe import TrainRecipe
 from heliostat.training.rows import PreparedRows
 from heliostat.training.session import Place, Session
@@ -44,6 +44,7 @@ def train(config: dict[str, Any]) -> None:
     )
     session = Session(task.recipe, task.rows, task.folder, place)
     try:
-        (task.recipe.loop or loop.train)(session)
+        built_in = estimator_loop.train if task.recipe.learner == "estimator" else loop.train
+        (task.recipe.loop or built_in)(session)
     finally:
         session.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,15 @@ def _rows() -> pl.DataFrame:
     return pl.DataFrame({"a": a, "b": b, "c": c, "y": (a + b + (c == "x") > 0).astype(int)})
 
 
-def _train(recipe: TrainRecipe, folder: Path, *, fatal: int | None = None) -> None:
+def _train(
+    recipe: TrainRecipe,
+    folder: Path,
+    *,
+    fatal: int | None = None,
+    leaving: Callable[[], bool] = lambda: False,
+) -> None:
     folder.mkdir(exist_ok=True)
-    place = Place(rank=0, world=1, device=torch.device("cpu"))
+    place = Place(rank=0, world=1, device=torch.device("cpu"), leaving=leaving)
     session = Mortal(recipe, prepare(recipe, _rows(), folder / "rows"), folder, place)
     session.steps_to_live = fatal
     try:
@@ -118,6 +125,21 @@ def test_a_training_stopped_anywhere_ends_with_the_same_bits(tmp_path: Path) -> 
     steps = [line for line in lines if '"step/loss"' in line]
     # 900 rows in steps of 128, three times: each step once.
     assert len(steps) == 3 * 8
+
+
+def test_a_machine_that_is_about_to_go_is_left_with_a_checkpoint(tmp_path: Path) -> None:
+    """Written in the middle of an epoch, at the step that asks; nothing of it is done twice."""
+    recipe = dataclasses.replace(RECIPE, batch_size=32)
+    _train(recipe, tmp_path / "calm")
+    # 900 rows are 29 steps; the question comes every 20, and the machine dies at the next.
+    with pytest.raises(Stopped):
+        _train(recipe, tmp_path / "rough", fatal=21, leaving=lambda: True)
+    newest = Checkpoints(tmp_path / "rough" / FOLDER, recipe.keep).newest()
+    assert newest is not None
+    assert (newest.position.epoch, newest.position.step) == (0, 20)
+    _train(recipe, tmp_path / "rough")
+
+    assert _end(recipe, tmp_path / "rough") == _end(recipe, tmp_path / "calm")
 
 
 def test_parts_of_a_step_add_up_to_the_step(tmp_path: Path) -> None:

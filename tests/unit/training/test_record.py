@@ -18,15 +18,19 @@ def test_recipe_versions_revision_and_environment_are_on_the_run(
     run_id = tracking.start_run("exp", "n", {})
     recipe = TrainRecipe(label="y", numeric=("a",))
     for _ in range(2):
-        record(tracking, run_id, recipe, data_versions={"rows": 3}, revision="abc")
+        record(
+            tracking, run_id, recipe, data_versions={"rows": 3}, revision="abc", changes="+two\n"
+        )
 
     with tracking._answering() as client:
         data = client.get_run(run_id).data
         text = client.download_artifacts(run_id, "recipe.json", str(tmp_path))
+        changed = client.download_artifacts(run_id, "changes.diff", str(tmp_path))
     assert (data.params["label"], data.params["validation.share"]) == ("y", "0.1")
     kept = {name: data.tags[name] for name in ("data.rows", "revision", "recipe_digest")}
     assert kept == {"data.rows": "3", "revision": "abc", "recipe_digest": config.digest(recipe)}
     assert Path(text).read_text() == config.to_json(recipe) + "\n"
+    assert Path(changed).read_text() == "+two\n"
     assert environment()[0] == f"python=={platform.python_version()}"
 
 

@@ -35,7 +35,12 @@ with runs.tracked(Tracking(uri), "exp", "n", {}, storage) as run_id:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(None, "FINISHED"), (KeyboardInterrupt(), "KILLED"), (ValueError(), "FAILED")],
+    [
+        (None, "FINISHED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(1), "KILLED"),
+        (ValueError(), "FAILED"),
+    ],
 )
 def test_a_run_ends_as_its_block_was_left(
     tmp_path: Path, tracking: Tracking, error: BaseException | None, status: str
@@ -78,6 +83,26 @@ def test_a_run_ends_although_its_driver_and_all_its_group_were_killed(
         time.sleep(0.1)
     assert tracking.status(run_id) == "KILLED"
     assert tracking.metric_history(run_id, "loss") == [(1, 0.5)]
+
+
+def test_what_workers_write_after_a_stop_is_sent_too(tmp_path: Path, tracking: Tracking) -> None:
+    """They outlive the driver for a moment: the warden waits until the last one has closed."""
+    with (
+        contextlib.suppress(SystemExit),
+        runs.tracked(tracking, "exp", "n", {}, tmp_path) as run_id,
+    ):
+        (tmp_path / run_id).mkdir()
+        log = MetricLog(tmp_path / run_id)
+        raise SystemExit(1)
+    log.add(EPOCH, 1, {"loss": 0.5}, 1000)
+    log.close()
+
+    for _ in range(600):
+        if tracking.metric_history(run_id, "loss"):
+            break
+        time.sleep(0.1)
+    assert tracking.metric_history(run_id, "loss") == [(1, 0.5)]
+    assert tracking.status(run_id) == "KILLED"
 
 
 def test_points_and_their_times_are_what_the_worker_wrote(
