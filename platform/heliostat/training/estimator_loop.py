@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heliostat.config import require
-from heliostat.registry import networks
+from heliostat.inference import networks
 from heliostat.registry.package import MISSING_CODE, UNKNOWN_CODE
 from heliostat.training import estimator_onnx
 from heliostat.training.evaluate import row_log_loss

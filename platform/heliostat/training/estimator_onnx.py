@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from heliostat.errors import HeliostatError
-from heliostat.registry import networks
+from heliostat.inference import networks
 from heliostat.registry.package import ModelInput
 from heliostat.training import trees
 from heliostat.training.trees import Forest
