@@ -39,14 +39,14 @@ doctor: env ## Check versions, ports, disk and memory; say the fix for each find
 	@$(PY) -m heliostat doctor
 
 test: test-unit ## Pass every test but benchmarks and long proofs
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-whole test-local
+	@$(MAKE) --no-print-directory --jobs=2 test-whole test-local
 
 # These two rings wait for most of their time, so `make test` runs them side by side.
 test-local: env ## Pass the tests on one shared Ray
-	@$(PY) -m pytest tests/local
+	@$(PY) -m pytest --quiet tests/local
 
 test-whole: env ## Pass the tests on a whole platform
-	@$(PY) -m pytest tests/e2e
+	@$(PY) -m pytest --quiet tests/e2e
 
 prove: env ## Run the long proofs that `make test` leaves out
 	@$(PY) -m pytest -m proof tests/unit tests/local tests/e2e

@@ -142,6 +142,7 @@ def store_away(chain: Chain, control: ControlClient, load: Load, outage_s: float
         "because": ended["because"],
         "decision_to_last_candidate_s": round(load.last_of[WORSE] - at, 3),
         "failed": len(load.failed) - failed,
+        "first_failures": load.failed[failed : failed + 5],
         "sent": load.num_sent - sent,
     }
 
@@ -189,6 +190,7 @@ def registry_and_checks_away(
         "state": ended["state"],
         "kinds": list(dict.fromkeys(event["kind"] for event in ended["events"])),
         "failed": len(load.failed) - failed,
+        "first_failures": load.failed[failed : failed + 5],
         "sent": load.num_sent - sent,
     }
 
