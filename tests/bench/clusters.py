@@ -25,6 +25,7 @@ from heliostat.clusters import check, render  # noqa: E402
 from heliostat.clusters.document import Document  # noqa: E402
 from heliostat.clusters.recipe import TARGETS  # noqa: E402
 from heliostat.testing import pods  # noqa: E402
+from tests.bench import results  # noqa: E402
 
 RESULT = ROOT / "tests" / "bench" / "results" / "clusters.json"
 PARTS = ("judge", "loopback")
@@ -51,8 +52,7 @@ def main() -> int:
 
 def machine() -> dict[str, object]:
     """Commit and size of the machine."""
-    commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
-    return {"commit": commit.strip(), "cores": len(os.sched_getaffinity(0))}
+    return {"commit": results.commit(), "cores": len(os.sched_getaffinity(0))}
 
 
 def loopback() -> dict[str, object]:

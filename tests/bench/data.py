@@ -28,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import memory
 import polars as pl
 
+from tests.bench import results
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "tests" / "bench" / "results" / "data.json"
 RUNNER = Path(__file__).with_name("data_run.py")
@@ -294,11 +296,10 @@ def keep(result: dict[str, Any], given: argparse.Namespace) -> None:
 
     Parts that this call did not measure are those that the file had.
     """
-    commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
     about = {
         "command": "make prove-data",
         "arguments": vars(given),
-        "commit": commit.strip(),
+        "commit": results.commit(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
     }

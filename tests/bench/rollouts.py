@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from heliostat.rollout.evidence import LATENCY_EDGES_MS
 from heliostat.rollout.gates import HARM_PART
 from heliostat.rollout.known import Evidence, Tally
 from heliostat.stats import harm, srm
-from tests.bench import rollouts_whole
+from tests.bench import results, rollouts_whole
 from tests.bench.rollouts_traffic import (
     CLAIMED,
     RATE,
@@ -299,10 +298,9 @@ def main() -> int:
     """Measure, print, write; return 1 if something does not hold."""
     began = time.monotonic()
     told = measure(small="--small" in sys.argv)
-    commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
     result = {
         "command": "make prove-rollouts",
-        "commit": commit.strip(),
+        "commit": results.commit(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "seconds": round(time.monotonic() - began, 1),

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Any
 
 from heliostat.access.keys import KeyFile
 from heliostat.registry.package import ModelInput
-from tests.bench import wrk
+from tests.bench import results, wrk
 from tests.local.chain import MODEL, Chain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,12 +37,11 @@ BODY = json.dumps(
 
 def keep(section: str, figures: dict[str, Any]) -> None:
     """Write one section of the results, leaving the others as they were."""
-    commit = subprocess.check_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"], text=True)
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     known[section] = {
         "command": "make prove-serving" if section in ("faults", "long") else "make bench-serving",
         "arguments": " ".join(sys.argv[3:]),
-        "commit": commit.strip(),
+        "commit": results.commit(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         **figures,
