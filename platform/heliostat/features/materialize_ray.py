@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 ROWS_PER_TASK = 200_000
 """More rows of a view are split among tasks by a hash of their keys."""
 
+_SHARES = 4
+"""A view of fewer rows is split as well, so that a server never waits for one task's reading."""
+
+_FEW_ROWS = 25_000
+"""So many rows are not worth another task."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Share:
@@ -143,7 +149,8 @@ def _shares(
     rows_per_task: int,
 ) -> list[_Share]:
     files = tuple(str(path) for path in catalog.files(view.table, version))
-    parts = max(1, -(-catalog.num_rows(view.table, version) // rows_per_task)) if files else 0
+    rows = catalog.num_rows(view.table, version) if files else 0
+    parts = max(-(-rows // rows_per_task), min(_SHARES, -(-rows // _FEW_ROWS)))
     return [
         _Share(
             view=view, version=version, files=files, part=part, parts=parts, start=start, end=end

@@ -9,7 +9,7 @@ side and a model reads the one that it was trained on.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy as np
 from heliostat.config import require
 from heliostat.errors import HeliostatError
 from heliostat.features import wire
-from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureView
+from heliostat.features.definitions import FeatureView
 
 if TYPE_CHECKING:
     import polars as pl
@@ -139,6 +139,28 @@ class Codec:
                 tail += text
         return self._struct.pack(_TIME.pack(event_us + _BIAS), *missing, *given) + tail
 
+    def encode_many(
+        self, events_us: np.ndarray[Any, Any], columns: Sequence[pl.Series]
+    ) -> list[bytes]:
+        """Make the records of entities; see `encode`.
+
+        Args:
+            events_us: One moment for each.
+            columns: One for each feature, of its type; null where missing.
+        """
+        if self._texts:
+            rows = zip(*(column.to_list() for column in columns), strict=True)
+            return list(map(self.encode, events_us.tolist(), rows))
+        records = np.zeros(len(events_us), self._record)
+        records["time"] = events_us.astype("<i8").view("<u8") + np.uint64(_BIAS)
+        for index, column in enumerate(columns):
+            records[f"f{index}"] = column.fill_null(0).to_numpy()
+            if column.null_count():
+                missing = column.is_null().to_numpy().astype("<u8")
+                records[f"null{index >> 6}"] |= missing << np.uint64(index & 63)
+        found: list[bytes] = records.view(f"V{self._struct.size}").tolist()
+        return found
+
     def decode(
         self, records: Sequence[bytes | None], at_us: int, latest_us: int | None
     ) -> list[list[wire.Value]]:
@@ -239,55 +261,3 @@ def feast_names(view: str, features: Sequence[str]) -> tuple[list[bytes], bytes]
 
     names = [struct.pack("<I", mmh3.hash(f"{view}:{name}", signed=False)) for name in features]
     return names, f"_ts:{view}".encode()
-
-
-def feast_time(event_us: int) -> bytes:
-    """A protocol buffer Timestamp of whole and broken seconds.
-
-    >>> feast_time(1_500_000).hex()
-    '08011080cab5ee01'
-    """
-    seconds, micros = divmod(event_us, 1_000_000)
-    message = b"" if not seconds else b"\x08" + wire.varint(seconds)
-    return message + (b"" if not micros else b"\x10" + wire.varint(micros * 1000))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stored:
-    """What is written for one entity."""
-
-    packed_key: bytes
-    packed: bytes
-    hash_key: bytes
-    hash_fields: tuple[bytes, ...]
-    """Names and values in turn, the time last."""
-
-    seconds: int
-
-
-def stored(project: str, view: FeatureView, rows: pl.DataFrame) -> Iterator[Stored]:
-    """Encode rows without null keys, one per entity, for both layouts."""
-    packed = PackedView.of(project, view)
-    codec, prefix, encode_key = packed.codec(), packed.prefix, wire.key_encoder(view.keys)
-    names, time_name = feast_fields(view)
-    encoders = [wire.ENCODERS[item.dtype] for item in view.features]
-    suffix = project.encode()
-    events = rows[EVENT_TIMESTAMP].dt.epoch("us").to_list()
-    columns: Mapping[str, list[Any]] = {
-        item.name: rows[item.name].to_list() for item in view.features
-    }
-    for key, event_us, values in zip(
-        rows.select(view.keys).iter_rows(), events, zip(*columns.values(), strict=True), strict=True
-    ):
-        entity = encode_key(key)
-        fields: list[bytes] = []
-        for name, encode, value in zip(names, encoders, values, strict=True):
-            fields += (name, encode(value))
-        fields += (time_name, feast_time(event_us))
-        yield Stored(
-            packed_key=prefix + entity,
-            packed=codec.encode(event_us, values),
-            hash_key=entity + suffix,
-            hash_fields=tuple(fields),
-            seconds=event_us // 1_000_000,
-        )

@@ -11,16 +11,17 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require, require_name
 from heliostat.errors import Unavailable
 from heliostat.features import intervals, wire
 from heliostat.features.cells import newest_rows
+from heliostat.features.columns import stored
 from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureView
 from heliostat.features.lookups import Lookups
-from heliostat.features.packed import PackedView, Stored, stored
+from heliostat.features.packed import PackedView
 
 if TYPE_CHECKING:
     import polars as pl
@@ -105,12 +106,8 @@ class PostgresWriter:
             Unavailable: The server is gone; nothing of this call was written.
         """
         # In one order everywhere, so that two writers never wait for each other in a circle.
-        rows = newest_rows(view, frame).sort(list(view.keys))
-        events = rows[EVENT_TIMESTAMP].to_list()
-        made = sorted(
-            zip(stored(self._project, view, rows), events, strict=True),
-            key=lambda item: item[0].packed_key,
-        )
+        rows = newest_rows(view, frame)
+        prefix, made = PackedView.of(self._project, view).prefix, self._made(view, rows)
         if not made:
             return 0
         table = _table(self._project, view.name)
@@ -119,28 +116,39 @@ class PostgresWriter:
         with self._transaction() as connection:
             if table not in self._known:
                 connection.execute(_MAKE_FEAST.format(table=table).encode())
-            rest = iter(made)
-            while group := list(islice(rest, _ROWS_PER_CALL)):
+            for start in range(0, len(made), _ROWS_PER_CALL):
+                entities, records, events, messages = zip(
+                    *made[start : start + _ROWS_PER_CALL], strict=True
+                )
                 put = connection.execute(
                     _PUT_RECORDS.encode(),
-                    ([row.packed_key for row, _ in group], [row.packed for row, _ in group]),
+                    ([prefix + entity for entity in entities], list(records)),
                 )
                 written += put.rowcount
                 connection.execute(
-                    _PUT_FEAST.format(table=table).encode(), self._cells(group, names)
+                    _PUT_FEAST.format(table=table).encode(),
+                    (
+                        [entity for entity in entities for _ in names],
+                        names * len(entities),
+                        list(chain.from_iterable(messages)),
+                        [event.astimezone(UTC) for event in events for _ in names],
+                    ),
                 )
         self._known.add(table)
         return written
 
-    def _cells(
-        self, group: Sequence[tuple[Stored, datetime]], names: Sequence[str]
-    ) -> tuple[list[bytes], list[str], list[bytes], list[datetime]]:
-        end, width = len(self._project.encode()), len(names)
-        return (
-            [row.hash_key[:-end] for row, _ in group for _ in names],
-            list(names) * len(group),
-            list(chain.from_iterable(row.hash_fields[1 : 2 * width : 2] for row, _ in group)),
-            [event.astimezone(UTC) for _, event in group for _ in names],
+    def _made(self, view: FeatureView, rows: pl.DataFrame) -> list[tuple[Any, ...]]:
+        """Entity, record, event and Feast's values of each row, ordered by the bytes of keys."""
+        events = rows[EVENT_TIMESTAMP].to_list()
+        batches = list(stored(self._project, view, rows))
+        return sorted(
+            zip(
+                chain.from_iterable(batch.entities for batch in batches),
+                chain.from_iterable(batch.packed for batch in batches),
+                events,
+                chain.from_iterable(zip(*batch.messages, strict=True) for batch in batches),
+                strict=True,
+            )
         )
 
     def record(self, entry: str) -> None:

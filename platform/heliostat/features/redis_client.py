@@ -11,7 +11,7 @@ import socket
 import ssl
 import urllib.parse
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -118,6 +118,35 @@ class RedisConnection:
         except (OSError, hiredis.HiredisError) as error:
             self.close()
             raise unavailable(self.address, error) from error
+
+    def stream(self, batches: Iterable[Sequence[Sequence[bytes]]]) -> Iterator[list[Any]]:
+        """Send batch after batch, each before the replies to the one before it are read.
+
+        So that who makes the next one and the server work at the same time.
+
+        Yields:
+            The replies to a batch, in turn.
+
+        Raises:
+            Unavailable: As for `call`; of the batches on their way any may have been done.
+        """
+        sent: deque[int] = deque()
+        try:
+            line = self._socket or self._connect()
+            for commands in batches:
+                line.sendall(packed(commands))
+                sent.append(len(commands))
+                if len(sent) > 1:
+                    yield self._replies(line, sent.popleft())
+            while sent:
+                yield self._replies(line, sent.popleft())
+        except (OSError, hiredis.HiredisError) as error:
+            self.close()
+            raise unavailable(self.address, error) from error
+        finally:
+            if sent:
+                # Replies that are on their way belong to nobody.
+                self.close()
 
     def close(self) -> None:
         """Close the connection; the next call opens it again."""

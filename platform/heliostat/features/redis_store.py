@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
 
 from heliostat.config import require_name
 from heliostat.features import intervals, wire
 from heliostat.features.cells import newest_rows
+from heliostat.features.columns import Stored, stored
 from heliostat.features.definitions import FeatureView
-from heliostat.features.lookups import HashLookups, HashView, Lookups
-from heliostat.features.packed import PackedView, Stored, feast_fields, stored
+from heliostat.features.lookups import HashLookups, HashView, Keys, Lookups
+from heliostat.features.packed import PackedView, feast_fields
 from heliostat.features.redis_client import RedisAddress, RedisConnection, RedisLine, packed
 
 if TYPE_CHECKING:
     import polars as pl
 
-_T = TypeVar("_T")
-
 _ENTITIES_PER_CALL = 200
-_CALLS_AT_ONCE = 8
 _WRITE_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 1.0
 
@@ -46,27 +44,29 @@ local function seconds_of(message)
     scale = scale * 128
     if byte < 128 then break end
   end
+  if number >= 2^63 then number = number - 2^64 end
   return number
 end
-local n = tonumber(ARGV[1])
-local at, written = n + 1, 0
+local call, n = redis.call, tonumber(ARGV[1])
+local time_name, at, written = ARGV[n + 1], n + 2, 0
+local fields = {}
+for i = 1, n do
+  fields[2 * i - 1] = ARGV[1 + i]
+  fields[2 * i] = ''
+end
 for k = 1, #KEYS, 2 do
-  local record, seconds = ARGV[at + 1], tonumber(ARGV[at + 2])
-  local old = redis.call('GETRANGE', KEYS[k], 0, 7)
+  local record = ARGV[at]
+  local old = call('GETRANGE', KEYS[k], 0, 7)
   if #old < 8 or not later(old, record) then
-    redis.call('SET', KEYS[k], record)
+    call('SET', KEYS[k], record)
     written = written + 1
-    local known = redis.call('HGET', KEYS[k + 1], ARGV[n + 1])
-    if not known or seconds_of(known) <= seconds then
-      local fields = {}
-      for i = 1, n do
-        fields[2 * i - 1] = ARGV[1 + i]
-        fields[2 * i] = ARGV[at + 2 + i]
-      end
-      redis.call('HSET', KEYS[k + 1], unpack(fields))
+    local known = call('HGET', KEYS[k + 1], time_name)
+    if not known or seconds_of(known) <= seconds_of(ARGV[at + n]) then
+      for i = 1, n do fields[2 * i] = ARGV[at + i] end
+      call('HSET', KEYS[k + 1], unpack(fields))
     end
   end
-  at = at + 2 + n
+  at = at + 1 + n
 end
 return written
 """
@@ -101,17 +101,14 @@ class RedisWriter:
         Raises:
             Unavailable: The server is gone; rows before that may have been written.
         """
-        rows = newest_rows(view, frame)
-        return self._write(len(view.features) + 1, stored(self._project, view, rows))
-
-    def _write(self, num_fields: int, rows: Iterable[Stored]) -> int:
-        written = 0
+        batches = stored(self._project, view, newest_rows(view, frame))
+        names, time_name = feast_fields(view)
+        prefix, suffix = PackedView.of(self._project, view).prefix, self._project.encode()
+        fields = (b"%d" % (len(names) + 1), *names, time_name)
         with self._lock:
             self._connection.call([(b"SCRIPT", b"LOAD", _SCRIPT)])
-            calls = (_call(num_fields, group) for group in _groups(rows, _ENTITIES_PER_CALL))
-            for commands in _groups(calls, _CALLS_AT_ONCE):
-                written += sum(self._connection.call(commands))
-        return written
+            calls = (_calls(batch, prefix, suffix, fields) for batch in batches)
+            return sum(sum(written) for written in self._connection.stream(calls))
 
     def record(self, entry: str) -> None:
         """Keep a line about what was written, beside it."""
@@ -186,55 +183,62 @@ class RedisWriter:
         return f"heliostat:{self._project}:materializations".encode()
 
 
-def _groups(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    rest = iter(items)
-    while group := list(islice(rest, size)):
-        yield group
+def _calls(
+    batch: Stored, prefix: bytes, suffix: bytes, fields: Sequence[bytes]
+) -> list[list[bytes]]:
+    """The script's calls for a batch: few entities each, since none is served meanwhile."""
+    keys = [name for entity in batch.entities for name in (prefix + entity, entity + suffix)]
+    rows = list(zip(batch.packed, *batch.messages, batch.times, strict=True))
+    found = []
+    for start in range(0, len(rows), _ENTITIES_PER_CALL):
+        some = rows[start : start + _ENTITIES_PER_CALL]
+        named = keys[2 * start : 2 * (start + len(some))]
+        found.append(
+            [b"EVALSHA", _SHA, b"%d" % len(named), *named, *fields, *chain.from_iterable(some)]
+        )
+    return found
 
 
-def _call(num_fields: int, rows: Sequence[Stored]) -> list[bytes]:
-    keys = chain.from_iterable((row.packed_key, row.hash_key) for row in rows)
-    values = chain.from_iterable(
-        (row.packed, b"%d" % row.seconds, *row.hash_fields[1::2]) for row in rows
-    )
-    return [
-        b"EVALSHA", _SHA, b"%d" % (2 * len(rows)), *keys,
-        b"%d" % num_fields, *rows[0].hash_fields[::2], *values,
-    ]  # fmt: skip
+class _Questions(Protocol):
+    """What to ask a server for some entities, and what its answer means; both pure."""
+
+    def commands(self, keys: Keys) -> list[list[bytes]]:
+        """All that is asked for these entities."""
+
+    def decode(self, replies: list[Any], at: datetime | None) -> dict[str, list[wire.Value]]:
+        """Every feature's values from the replies, one to each command."""
 
 
-class RedisReader:
-    """Reads the packed records of a service by entity keys; needs neither Feast nor pandas.
+class _Records:
+    """All packed records by one command."""
 
-    `read` blocks and may be called in many threads; `fetch` belongs to one event loop. All
-    rows and views of a call are one command.
+    def __init__(self, views: Sequence[PackedView]) -> None:
+        self._lookups = Lookups(views)
+
+    def commands(self, keys: Keys) -> list[list[bytes]]:
+        # An empty key holds nothing: null keys need no place of their own in the answer.
+        return [[b"MGET", *self._lookups.names(keys)]]
+
+    def decode(self, replies: list[Any], at: datetime | None) -> dict[str, list[wire.Value]]:
+        return self._lookups.decode(replies[0], at)
+
+
+class _Reader:
+    """Asks a server and decodes.
+
+    `read` blocks and may be called in many threads; `fetch` belongs to one event loop. What a
+    call asks leaves in one packet.
     """
 
-    def __init__(
-        self,
-        address: RedisAddress,
-        views: Sequence[PackedView] | Sequence[HashView],
-        *,
-        timeout_s: float = _READ_TIMEOUT_S,
-    ) -> None:
-        """Prepare; connects to nothing yet.
-
-        Args:
-            address: The server.
-            views: What to read, by the versions that the model was trained on.
-            timeout_s: For how long `read` waits for a silent server; who calls `fetch` sets
-                a time limit around it.
-        """
+    def __init__(self, address: RedisAddress, questions: _Questions, timeout_s: float) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        self._lookups: Lookups | HashLookups = self._looked_up(views)
+        self._questions = questions
         self._local = threading.local()
         self._line: RedisLine | None = None
         self._opening: asyncio.Task[RedisLine] | None = None
 
-    def read(
-        self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
-    ) -> dict[str, list[wire.Value]]:
+    def read(self, keys: Keys, at: datetime | None) -> dict[str, list[wire.Value]]:
         """Look up one or more rows.
 
         Args:
@@ -250,22 +254,20 @@ class RedisReader:
             ConfigError: A key is missing, or lengths differ.
             Unavailable: The server is gone or silent.
         """
-        request, number = self._request(keys)
+        commands = self._questions.commands(keys)
         connection: RedisConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = RedisConnection(self.address, timeout_s=self._timeout_s)
             self._local.connection = connection
-        return self._decoded(connection.exchange(request, number), at)
+        return self._questions.decode(connection.call(commands), at)
 
-    async def fetch(
-        self, keys: Mapping[str, Sequence[str | int | None]], at: datetime | None
-    ) -> dict[str, list[wire.Value]]:
+    async def fetch(self, keys: Keys, at: datetime | None) -> dict[str, list[wire.Value]]:
         """Look up rows without holding up the event loop; see `read`."""
-        request, number = self._request(keys)
+        commands = self._questions.commands(keys)
         line = self._line
         if line is None or not line.is_open:
             line = await self._opened()
-        return self._decoded(await line.exchange(request, number), at)
+        return self._questions.decode(await line.exchange(packed(commands), len(commands)), at)
 
     def drop(self) -> None:
         """Give up the event loop's connection: the next `fetch` opens another."""
@@ -286,34 +288,47 @@ class RedisReader:
         self._line = await asyncio.shield(self._opening)
         return self._line
 
-    def _looked_up(self, views: Sequence[Any]) -> Lookups | HashLookups:
-        return Lookups(views)
 
-    def _request(self, keys: Mapping[str, Sequence[str | int | None]]) -> tuple[bytes, int]:
-        assert isinstance(self._lookups, Lookups)
-        # An empty key holds nothing: null keys need no place of their own in the answer.
-        return packed([[b"MGET", *self._lookups.names(keys)]]), 1
+class RedisReader(_Reader):
+    """Reads the packed records of a service by entity keys; needs neither Feast nor pandas.
 
-    def _decoded(self, replies: list[Any], at: datetime | None) -> dict[str, list[wire.Value]]:
-        return self._lookups.decode(replies[0], at)
+    `read` blocks and may be called in many threads; `fetch` belongs to one event loop. All
+    rows and views of a call are one command.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        views: Sequence[PackedView],
+        *,
+        timeout_s: float = _READ_TIMEOUT_S,
+    ) -> None:
+        """Prepare; connects to nothing yet.
+
+        Args:
+            address: The server.
+            views: What to read, by the versions that the model was trained on.
+            timeout_s: For how long `read` waits for a silent server; who calls `fetch` sets
+                a time limit around it.
+        """
+        super().__init__(address, _Records(views), timeout_s)
 
 
-class RedisHashReader(RedisReader):
-    """Reads Feast's own hashes, of views that Feast's tools write; see `RedisReader`.
+class RedisHashReader(_Reader):
+    """Reads Feast's own hashes, of views that Feast's tools write; otherwise as `RedisReader`.
 
     One command for each row and view, all in one packet.
     """
 
-    def _looked_up(self, views: Sequence[Any]) -> Lookups | HashLookups:
-        return HashLookups(views)
-
-    def _request(self, keys: Mapping[str, Sequence[str | int | None]]) -> tuple[bytes, int]:
-        assert isinstance(self._lookups, HashLookups)
-        commands = self._lookups.commands(keys)
-        return packed(commands), len(commands)
-
-    def _decoded(self, replies: list[Any], at: datetime | None) -> dict[str, list[wire.Value]]:
-        return self._lookups.decode(replies, at)
+    def __init__(
+        self,
+        address: RedisAddress,
+        views: Sequence[HashView],
+        *,
+        timeout_s: float = _READ_TIMEOUT_S,
+    ) -> None:
+        """Prepare; see `RedisReader`."""
+        super().__init__(address, HashLookups(views), timeout_s)
 
 
 def _opened_line(opening: asyncio.Task[RedisLine] | None) -> RedisLine | None:

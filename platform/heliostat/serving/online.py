@@ -73,6 +73,8 @@ class Features:
         self.reference = reference
         self._open_reader = open_reader
         self._reader: FeatureReader | None = None
+        self._is_remote = False
+        self._kind = "heliostat"
         self._patience = patience or Patience()
         self._breaker = Breaker(
             failures=self._patience.failures,
@@ -98,9 +100,10 @@ class Features:
         decodes; None while the store cannot be opened.
         """
         try:
-            return str(getattr(self._opened(), "kind", "heliostat"))
+            self._opened()
         except Refused:
             return None
+        return self._kind
 
     @property
     def is_remote(self) -> bool:
@@ -109,7 +112,8 @@ class Features:
         Raises:
             Refused: 503; the store cannot be opened.
         """
-        return inspect.iscoroutinefunction(getattr(self._opened(), "fetch", None))
+        self._opened()
+        return self._is_remote
 
     def read(self, keys: Keys, at: datetime | None) -> Values:
         """Read one row of features per key, at once: from a store on this machine's disk.
@@ -166,6 +170,9 @@ class Features:
                 self._reader = self._open_reader(self.reference)
             except Exception as error:
                 raise _unreadable(error) from error
+            # Asked once: each request wants to know.
+            self._is_remote = inspect.iscoroutinefunction(getattr(self._reader, "fetch", None))
+            self._kind = str(getattr(self._reader, "kind", "heliostat"))
         return self._reader
 
     def _tell(self) -> None:

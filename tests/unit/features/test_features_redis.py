@@ -10,9 +10,10 @@ import pytest
 
 from heliostat.errors import ConfigError, HeliostatError, Unavailable
 from heliostat.features import stores
+from heliostat.features.columns import stored
 from heliostat.features.definitions import Feature, FeatureView
 from heliostat.features.lookups import HashView
-from heliostat.features.packed import PackedView, stored
+from heliostat.features.packed import PackedView, feast_fields
 from heliostat.features.redis_client import RedisAddress
 from heliostat.features.redis_store import RedisHashReader, RedisReader, RedisWriter
 from tests.unit.features import typed_view
@@ -316,8 +317,10 @@ def test_a_cleared_view_takes_earlier_values_again(redis: Any) -> None:
     writer.write(view, typed_view.frame(("e0", T0 - 9 * MICRO, 0.5, 2, "old")))
     assert reader.read(keys, None)["text"] == ["old", None]
     (before,) = stored("p", view, typed_view.frame(("e0", T0 - 9 * MICRO, 0.5, 2, "old")))
-    names, values = before.hash_fields[::2], before.hash_fields[1::2]
-    assert writer._connection.call([(b"HMGET", before.hash_key, *names)]) == [list(values)]
+    names, time_name = feast_fields(view)
+    asked = (b"HMGET", before.entities[0] + b"p", *names, time_name)
+    values = [messages[0] for messages in (*before.messages, before.times)]
+    assert writer._connection.call([asked]) == [values]
 
 
 def test_the_environment_names_the_store_and_its_password_apart() -> None:
