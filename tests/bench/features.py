@@ -10,7 +10,6 @@ Ray tasks beside Feast's local engine, and a server killed in the middle of writ
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import shutil
@@ -21,7 +20,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench import features_gateway, features_materialize, features_online, memory, results
+from tests.bench import (
+    feast_duckdb,
+    features_gateway,
+    features_materialize,
+    features_online,
+    memory,
+    results,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ("polars", "heliostat", "feast-duckdb", "feast-file")
@@ -68,22 +74,22 @@ def main() -> int:
 def _offline(rows: int, rounds: int) -> dict[str, Any]:
     """Each engine in a process of its own, round after round; CPU time of the process."""
     folder = Path(tempfile.mkdtemp(prefix="heliostat-offline-"))
-    engines = [
-        engine for engine in ENGINES
-        if engine != "feast-duckdb" or importlib.util.find_spec("ibis") is not None
-    ]  # fmt: skip
-    taken: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
     try:
+        pythons: dict[str, str | None] = dict.fromkeys(ENGINES, sys.executable)
+        pythons["feast-duckdb"], duckdb = feast_duckdb.interpreter(folder)
+        taken: dict[str, list[dict[str, Any]]] = {name: [] for name in ENGINES if pythons[name]}
         _child("make", str(folder / "data"), str(rows))
         for _ in range(rounds):
-            for engine in engines:
-                taken[engine].append(json.loads(_child(engine, str(folder / "data"))))
+            for engine, found in taken.items():
+                told = _child(engine, str(folder / "data"), python=pythons[engine])
+                found.append(json.loads(told))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     truth = taken["polars"][0]
     base = statistics.median(item["cpu_s"] for item in taken["polars"])
     return {
         "rows": rows,
+        "feast_duckdb": duckdb,
         "engines": {
             engine: {
                 "cpu_s": [item["cpu_s"] for item in found],
@@ -121,12 +127,13 @@ def _large(sizes: list[int]) -> dict[str, Any]:
             "cpu_us_per_row": round(told["cpu_s"] / rows * 1e6, 3),
             "peak_gib": round(sampler.peak.sum_bytes / 2**30, 2),
         }
-    return {"sizes": found}
+    costs = [item["cpu_us_per_row"] for item in found.values()]
+    return {"sizes": found, "cpu_per_row_last_to_first": round(costs[-1] / costs[0], 3)}
 
 
-def _child(*arguments: str) -> str:
+def _child(*arguments: str, python: str | None = None) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.features_offline", *arguments],
+        [python or sys.executable, "-m", "tests.bench.features_offline", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:

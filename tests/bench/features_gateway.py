@@ -1,8 +1,8 @@
 """A gateway on Redis under load: beside inputs given, and while the server is killed or hangs.
 
-The gateway runs as it does in a replica, real packages, real Redis; requests are handed to it in
-this process, so that no HTTP server in front hides what reading features costs. A closed loop of
-`CLIENTS` clients.
+The gateway runs as it does in a replica: real packages, real Redis, the event loop that Ray gives to
+replicas. Requests are handed to it in this process, so that no HTTP server in front hides what
+reading features costs. A closed loop of `CLIENTS` clients.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import uvloop
 
 from heliostat.features.definitions import Feature, FeatureView
 from heliostat.features.redis_client import RedisAddress
@@ -63,7 +64,8 @@ def measure() -> dict[str, Any]:
     server = RedisServer(folder)
     server.start()
     try:
-        return asyncio.run(_story(folder, server))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_story(folder, server))
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)

@@ -90,15 +90,21 @@ def _heliostat(folder: Path, url: str) -> Any:
         _temp_dir=tempfile.mkdtemp(prefix="ht-", dir="/tmp"),
         runtime_env={"env_vars": {"PYTHONPATH": f"{results.ROOT / 'platform'}:{results.ROOT}"}},
     )  # fmt: skip
-    ray.get([ray.remote(_warm).remote() for _ in range(2)])
+    while len(set(ray.get([ray.remote(_warm).remote() for _ in range(2)]))) < 2:
+        pass  # until each of the two workers has run it
     store = Store(where=url, file=folder / "unused", project="bench")
     catalog = Catalog(folder / "tables")
     return lambda: materialize_on_ray(SERVICE, catalog, store, start=None, end=END, now=END)
 
 
-def _warm() -> None:
-    """Have a worker import what it needs, as a cluster's workers have."""
+def _warm() -> int:
+    """Have a worker import what it needs, as a cluster's workers have; say which it is."""
+    import polars as pl  # noqa: F401
+
     import heliostat.features.materialize_ray  # noqa: F401
+
+    time.sleep(0.2)
+    return os.getpid()
 
 
 def _feast(folder: Path, url: str) -> Any:
