@@ -20,8 +20,11 @@ def newest_rows(view: FeatureView, frame: pl.DataFrame) -> pl.DataFrame:
     order = [EVENT_TIMESTAMP]
     if CREATED_TIMESTAMP in frame.columns:
         order.append(CREATED_TIMESTAMP)
-    rows = frame.drop_nulls(list(view.keys)).sort(order, maintain_order=True, nulls_last=False)
-    return rows.unique(subset=list(view.keys), keep="last").sort(list(view.keys))
+    keys = list(view.keys)
+    rows = frame.drop_nulls(keys)
+    if rows.select(keys).n_unique() < rows.height:
+        rows = rows.sort(order, maintain_order=True, nulls_last=False).unique(keys, keep="last")
+    return rows.sort(keys)
 
 
 def encode(view: FeatureView, rows: pl.DataFrame) -> Iterator[Cell]:

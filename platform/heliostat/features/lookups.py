@@ -26,6 +26,8 @@ class Lookups:
         """
         require(bool(views), "online views", (), "must be at least one")
         self._views = [(view, view.key_encoder(), view.codec()) for view in views]
+        is_plain = len(views) == 1 and len(views[0].keys) == 1
+        self._only_key = views[0].keys[0] if is_plain else None
 
     def names(self, keys: Keys) -> list[bytes]:
         """Name one record per view and row, all rows of the first view first.
@@ -36,6 +38,10 @@ class Lookups:
             ConfigError: A key is missing, or lengths differ.
         """
         found: list[bytes] = []
+        if self._only_key in keys:
+            # One view of one key, as most services have it: no rows need to be put together.
+            encode = self._views[0][1]
+            return [b"" if value is None else encode((value,)) for value in keys[self._only_key]]
         rows = rows_of(keys, [view.keys for view, _, _ in self._views])
         for (_, encode, _), entities in zip(self._views, rows, strict=True):
             found += [b"" if row is None else encode(row) for row in entities]
@@ -56,6 +62,9 @@ class Lookups:
             Every feature of the service: its values, None where missing.
         """
         at_us, latest_us = moments_us(at)
+        if len(self._views) == 1:
+            ((view, _, codec),) = self._views
+            return dict(zip(view.features, codec.decode(records, at_us, latest_us), strict=True))
         rows = len(records) // len(self._views)
         found: dict[str, list[wire.Value]] = {}
         for index, (view, _, codec) in enumerate(self._views):

@@ -89,8 +89,7 @@ class PackedView:
 
     def key_encoder(self) -> Callable[[Sequence[str | int]], bytes]:
         """Make an encoder of an entity's record key, from key values in the view's order."""
-        encode, prefix = wire.key_encoder(self.keys), self.prefix
-        return lambda values: prefix + encode(values)
+        return wire.key_encoder(self.keys, lead=self.prefix)
 
     def codec(self) -> Codec:
         """Make what encodes and decodes the records."""

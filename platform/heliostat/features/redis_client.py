@@ -80,6 +80,8 @@ class RedisAddress:
 
 def packed(commands: Sequence[Sequence[bytes]]) -> bytes:
     """Put commands into the bytes that a server reads."""
+    if len(commands) == 1:
+        return _pack(tuple(commands[0]))
     return b"".join([_pack(tuple(command)) for command in commands])
 
 

@@ -56,7 +56,7 @@ for i = 1, n do
 end
 for k = 1, #KEYS, 2 do
   local record = ARGV[at]
-  local old = call('GETRANGE', KEYS[k], 0, 7)
+  local old = call('GETRANGE', KEYS[k], '0', '7')
   if #old < 8 or not later(old, record) then
     call('SET', KEYS[k], record)
     written = written + 1

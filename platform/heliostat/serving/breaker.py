@@ -63,8 +63,10 @@ class Breaker:
         Who may go on must call `succeeded` or `failed` afterwards, or `gave_up`.
         """
         if self._ready_at is None:
-            stall_s = self.stall_s
-            if self._ongoing and stall_s is not None and now - self._silent_since > stall_s:
+            silent_s = now - self._silent_since if self._ongoing else 0.0
+            # No silence is shorter than the least; most requests need not know theirs.
+            stall_s = self.stall_s if silent_s > _LEAST_STALL_S else None
+            if stall_s is not None and silent_s > stall_s:
                 self._ready_at = now + self._open_s
                 return False
             if self._ongoing >= self._max_ongoing:

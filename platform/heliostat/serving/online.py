@@ -15,6 +15,7 @@ from heliostat.errors import ConfigError
 from heliostat.features.on_demand import completed, transforms
 from heliostat.registry.package import FeatureServiceReference
 from heliostat.serving.breaker import Breaker
+from heliostat.serving.deadline import Deadline
 from heliostat.serving.refused import Refused
 
 Keys = Mapping[str, Sequence[Any]]
@@ -71,6 +72,9 @@ class Features:
         timer: Callable[[], float],
     ) -> None:
         self.reference = reference
+        self.keys = reference.keys
+        """What a request must carry; named once, since each request wants to know."""
+
         self._open_reader = open_reader
         self._reader: FeatureReader | None = None
         self._is_remote = False
@@ -147,7 +151,7 @@ class Features:
             self._tell()
             return self._defaults(keys, None), True
         try:
-            async with asyncio.timeout(self._patience.deadline_s):
+            with Deadline(self._patience.deadline_s):
                 values = await self._opened().fetch(keys, at)  # type: ignore[attr-defined]
         except asyncio.CancelledError:
             self._breaker.gave_up()
@@ -161,7 +165,8 @@ class Features:
             return self._defaults(keys, error), True
         now = self._timer()
         self._breaker.succeeded(now, now - began)
-        self._tell()
+        if self._told_open:
+            self._tell()
         return values, False
 
     def _opened(self) -> FeatureReader:

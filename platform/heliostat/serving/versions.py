@@ -154,7 +154,7 @@ class Row:
                 if not version.features.is_remote:
                     continue
                 self.is_fetched = True
-                keys = {name: self._given[name] for name in version.features.reference.keys}
+                keys = {name: self._given[name] for name in version.features.keys}
                 found, is_default = await version.features.fetch(keys, self._at)
                 self.has_defaults |= is_default
                 self.is_by_feast |= not is_default and version.features.reader == "feast"
@@ -175,8 +175,7 @@ class Row:
         key = id(version.features)
         values = self._read.get(key)
         if values is None:
-            reference = version.features.reference
-            keys = {name: self._given[name] for name in reference.keys}
+            keys = {name: self._given[name] for name in version.features.keys}
             try:
                 read = version.features.read(keys, self._at)
                 values = version.features.completed(read, self._given)
@@ -199,6 +198,8 @@ class Row:
                 return given
             return {name: given[name] for name in version.inputs}
         read = self.features(version)
+        if version.inputs == read.keys():
+            return read
         return {name: read[name] if name in read else given[name] for name in version.inputs}
 
 
