@@ -188,8 +188,9 @@ class FeastProcess:
             try:
                 process.stdin.write(line)
                 process.stdin.flush()
-            except OSError:
-                # It has ended; who reads from it tells those who wait.
+            except (OSError, ValueError):
+                # It has ended, and its pipe may be closed already (ValueError); who reads from it
+                # tells those who wait.
                 continue
 
     def _may_send(self) -> bool:

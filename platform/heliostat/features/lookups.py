@@ -38,10 +38,11 @@ class Lookups:
             ConfigError: A key is missing, or lengths differ.
         """
         found: list[bytes] = []
-        if self._only_key in keys:
+        only = self._only_key
+        if only is not None and only in keys:
             # One view of one key, as most services have it: no rows need to be put together.
             encode = self._views[0][1]
-            return [b"" if value is None else encode((value,)) for value in keys[self._only_key]]
+            return [b"" if value is None else encode((value,)) for value in keys[only]]
         rows = rows_of(keys, [view.keys for view, _, _ in self._views])
         for (_, encode, _), entities in zip(self._views, rows, strict=True):
             found += [b"" if row is None else encode(row) for row in entities]
