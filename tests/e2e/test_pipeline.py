@@ -46,6 +46,10 @@ def test_the_reference_workload_ends_with_a_version_that_earned_its_traffic(
 ) -> None:
     """Real rows, two real trainings, live requests: no request fails and nothing differs."""
     assert small.returncode == 0, small.stdout + small.stderr
+    told = re.findall(
+        r"^\[canary\] (feature parity: .* 0 different|preparing)", small.stdout, re.MULTILINE
+    )
+    assert [line.partition(":")[0] for line in told] == ["feature parity", "preparing"]
     report = _newest_report(live_platform)
 
     assert report["rollout"]["state"] == "promoted"

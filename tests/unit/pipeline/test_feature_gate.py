@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from heliostat.data.tables import Catalog
+from heliostat.errors import GateRefused
+from heliostat.features import stores
 from heliostat.features.definitions import Feature, FeatureService, FeatureView
-from heliostat.pipeline import live
+from heliostat.pipeline import feature_gate, live
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.store.home import Home
@@ -62,3 +65,25 @@ def test_the_store_that_was_filled_is_the_one_that_is_compared(
     live.fill_online(SERVICE, connection, catalog, Reporter(), end=end)
 
     assert connection.home.online_db.exists() is (store == "file")
+
+
+def test_no_rollout_begins_on_values_that_differ_from_the_tables(
+    redis: Any, tmp_path: Path
+) -> None:
+    """Somebody else wrote to the server since: what models were trained on is not what is served."""
+    connection, catalog = _connection(tmp_path, redis.url), _catalog(tmp_path / "tables")
+    end = T0 + timedelta(hours=9)
+    live.fill_online(SERVICE, connection, catalog, Reporter(), end=end)
+    views = feature_gate.of_service(SERVICE)
+
+    def judge() -> None:
+        feature_gate.require_parity(
+            views, catalog, connection, project="shop", versions={VIEW.name: 0}, at=end,
+            stage="canary", reporter=Reporter(),
+        )  # fmt: skip
+
+    judge()
+    wrong = catalog.read(VIEW.table).with_columns(total=pl.lit(-1, pl.Int64))[:1]
+    stores.open_writer(redis.url, connection.home.online_db, "shop").write(VIEW, wrong)
+    with pytest.raises(GateRefused, match="canary stays where it is: feature parity is 1 diff"):
+        judge()
