@@ -69,7 +69,7 @@ def feast_times(events_us: np.ndarray[Any, Any]) -> list[bytes]:
     """Protocol buffer Timestamps of whole and broken seconds.
 
     >>> [time.hex() for time in feast_times(np.array([1_500_000, 0, -1]))]
-    ['08011080cab5ee01', '', '08ffffffffffffffffff0110d88f9ddc03']
+    ['08011080cab5ee01', '', '08ffffffffffffffffff0110988cebdc03']
     """
     seconds, micros = np.divmod(events_us, 1_000_000)
     whole = _tagged(0x08, seconds, leave_out=seconds == 0)
