@@ -14,7 +14,7 @@ from heliostat.features.columns import stored
 from heliostat.features.definitions import Feature, FeatureView
 from heliostat.features.lookups import HashView
 from heliostat.features.packed import PackedView, feast_fields
-from heliostat.features.redis_client import RedisAddress
+from heliostat.features.redis_client import RedisAddress, RedisConnection
 from heliostat.features.redis_store import RedisHashReader, RedisReader, RedisWriter
 from tests.unit.features import typed_view
 
@@ -335,3 +335,16 @@ def test_the_environment_names_the_store_and_its_password_apart() -> None:
         stores.of_environment(
             {"HELIOSTAT_ONLINE_STORE": "redis://:a@r", "HELIOSTAT_REDIS_PASSWORD": "b"}
         )
+
+
+def test_a_batch_that_is_refused_leaves_no_reply_to_the_next_call(redis: Any) -> None:
+    """Others were sent behind it; what they are answered belongs to nobody."""
+    connection = RedisConnection(RedisAddress.parse(redis.url), timeout_s=5.0)
+    echoes = [[(b"ECHO", b"one")], [(b"ECHO", b"two")]]
+    batches = [[(b"SET", b"k", b"1")], [(b"ECHO", b"x"), (b"LPUSH", b"k", b"x")], *echoes]
+
+    with pytest.raises(Unavailable, match="WRONGTYPE"):
+        list(connection.stream(batches))
+
+    assert connection.call([(b"ECHO", b"mine")]) == [b"mine"]
+    assert list(connection.stream(echoes)) == [[b"one"], [b"two"]]
