@@ -65,7 +65,7 @@ class Catalog:
 
     def version(self, name: str) -> int | None:
         """Newest version of the table, or None if there is no such table."""
-        table = self._open(name)
+        table = self._open(name, to_read=True)
         return None if table is None else table.version()
 
     def names(self) -> list[str]:
@@ -364,11 +364,12 @@ class Catalog:
             require_name("table name", part)
         return storage.folder(self.root, name, self.options)
 
-    def _open(self, name: str) -> DeltaTable | None:
-        return reading.open_table(self._folder(name))
+    def _open(self, name: str, *, to_read: bool = False) -> DeltaTable | None:
+        return reading.open_table(self._folder(name), to_read=to_read)
 
     def _existing(self, name: str, version: int | None) -> DeltaTable:
-        table = self._open(name)
+        # An older version is reached from a table that has its whole log.
+        table = self._open(name, to_read=version is None)
         if table is None:
             raise ConfigError("table", name, "must exist", breaks=nearest(name, self.names()))
         if version is not None:

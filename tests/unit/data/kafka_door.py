@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
-API_VERSIONS, METADATA, HANDSHAKE, AUTHENTICATE = 18, 3, 17, 36
+API_VERSIONS, METADATA, COORDINATOR, HANDSHAKE, AUTHENTICATE = 18, 3, 10, 17, 36
 UNSUPPORTED_VERSION, SASL_AUTHENTICATION_FAILED = 35, 58
 
 
@@ -83,7 +83,7 @@ def _pass(client: socket.socket, mine: int, theirs: int, secret: bytes) -> None:
                 answer = _asked(cluster, request)
             else:
                 return
-            if key == METADATA:
+            if key in (METADATA, COORDINATOR):
                 answer = answer.replace(_address(theirs), _address(mine))
             client.sendall(struct.pack(">i", len(answer)) + answer)
 
