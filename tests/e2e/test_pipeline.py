@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from heliostat.data.origins import files_digest
 from heliostat.data.tables import Catalog
-from heliostat.pipeline.stages import files_digest
 from tests.e2e.conftest import LivePlatform
 
 SUBMIT_S = 420.0

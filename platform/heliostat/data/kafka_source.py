@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
@@ -87,9 +88,7 @@ class KafkaTopic:
             for number in sorted(topic.partitions):
                 place = TopicPartition(self.topic, number)
                 low, high = ask(
-                    lambda place=place: consumer.get_watermark_offsets(
-                        place, timeout=self.timeout_s
-                    )
+                    partial(consumer.get_watermark_offsets, place, timeout=self.timeout_s)
                 )
                 begin = max(low, self.start.get(str(number), low))
                 lost = low - self.start.get(str(number), low)

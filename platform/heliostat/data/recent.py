@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 MANY = 500
-"""With fewer versions a listing takes no longer than what is done here in its place."""
+"""Names in a log; a listing of fewer takes no longer than what is done here in its place."""
 
 _LOG = "_delta_log"
 _HINT = f"{_LOG}/_last_checkpoint"
@@ -33,13 +35,13 @@ def open_newest(folder: Storage, *, many: int = MANY) -> DeltaTable | None:
 
     Args:
         folder: The table's.
-        many: Of tables with fewer versions nothing is opened.
+        many: With fewer names in its log a table is opened as usual.
     """
     if not isinstance(folder, LocalFolder):
         return None
     hint = folder.read(_HINT) or b""
     version = _checkpointed(hint)
-    if version is None or version < many:
+    if version is None or not _has_names(folder.folder / _LOG, many):
         return None
     checkpoint = f"{version:020d}.checkpoint.parquet"
     commits = _since(folder, version)
@@ -51,6 +53,11 @@ def open_newest(folder: Storage, *, many: int = MANY) -> DeltaTable | None:
     if folder.read(_HINT) != hint or folder.stat(f"{_LOG}/{checkpoint}") is None:
         return None
     return table
+
+
+def _has_names(log: Path, number: int) -> bool:
+    with os.scandir(log) as names:
+        return sum(1 for _ in islice(names, number)) == number
 
 
 def _checkpointed(hint: bytes) -> int | None:

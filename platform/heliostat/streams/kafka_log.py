@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
@@ -66,8 +67,9 @@ class KafkaLog:
                     raise Unavailable(self._name, f"partition {name} is gone")
                 low, high = _call(
                     self._name, consumer, errors,
-                    lambda number=number: consumer.get_watermark_offsets(
-                        TopicPartition(self.topic, number), timeout=self.timeout_s
+                    partial(
+                        consumer.get_watermark_offsets, TopicPartition(self.topic, number),
+                        timeout=self.timeout_s,
                     ),
                 )  # fmt: skip
                 if start is not None and not low <= start <= high:
