@@ -143,7 +143,7 @@ class _Told:
 
     def _versions(self) -> dict[str, int]:
         contract, scoring = self._recipe.contract, self._recipe.scoring
-        names = [contract.table, contract.quarantine_table]
+        names = [contract.table, self._recipe.dead_letters]
         names += [] if scoring is None else [scoring.into]
         found = {name: self._catalog.version(name) for name in names}
         return {name: number for name, number in found.items() if number is not None}
