@@ -90,6 +90,7 @@ def test_lineage_goes_from_a_prediction_to_the_files_and_back(
     assert [Path(node.partition("@")[0]).name for node in files] == [
         "airports.csv", "flights.csv.zip", "planes.csv", "weather.csv",
     ]  # fmt: skip
+    assert any(step["node"].startswith("view:") for step in up["steps"])
     path, _, content = files[-1].removeprefix("file:").rpartition("@")
     assert files_digest([path]) == content
     assert {step["revision"] for step in up["steps"]} == {revision}

@@ -52,12 +52,12 @@ def build(
         inputs = {view.table: versions[view.name] for view in service.views}
         told = f"{len(service.features)} features, each as known at its prediction time"
     version = catalog.write(TABLE, rows, run_id=run_id, inputs=inputs)
-    _tell(recipe, catalog, run_id, lineage, {**inputs, TABLE: version})
+    tell(recipe, catalog, run_id, lineage, {**inputs, TABLE: version})
     reporter.line("features", f"{rows.height:,} examples with {told}")
     return {"versions": {**inputs, TABLE: version}, "examples": rows.height}
 
 
-def _tell(
+def tell(
     recipe: PipelineRecipe,
     catalog: Catalog,
     run_id: str,
