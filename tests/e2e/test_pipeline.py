@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from heliostat.data.origins import files_digest
 from heliostat.data.tables import Catalog
-from heliostat.pipeline.stages import files_digest
 from tests.e2e.conftest import LivePlatform
 from tests.e2e.interruptions import interrupt, running_runs
 
@@ -96,6 +96,7 @@ def test_lineage_goes_from_a_prediction_to_the_files_and_back(
     assert [Path(node.partition("@")[0]).name for node in files] == [
         "airports.csv", "flights.csv.zip", "planes.csv", "weather.csv",
     ]  # fmt: skip
+    assert any(step["node"].startswith("view:") for step in up["steps"])
     path, _, content = files[-1].removeprefix("file:").rpartition("@")
     assert files_digest([path]) == content
     assert {step["revision"] for step in up["steps"]} == {revision}

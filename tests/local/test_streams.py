@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heliostat.data.tables import Catalog
+from heliostat.lineage.graph import Graph
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.stream import run
@@ -101,3 +102,6 @@ def test_the_job_answers_events_by_the_policy_of_the_plane(ray_session, tmp_path
     assert answers["score"].null_count() == 0
     online = SqliteOnline(path=home.online_db, project="shop")
     orders.assert_online_equals_batch(catalog, online, 20)
+    told = Graph.read(home.root / "lineage" / "events.jsonl")
+    made = f"table:shop/answers@{catalog.version('answers')}"
+    assert [step.node for step in told.up([made])] == ["source:redis:orders@orders"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -94,6 +95,44 @@ def test_things_are_found_by_parts_of_their_name(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "lineage id = 'churn/row': must be known; did you mean 'churn/rows@4'?"
     )
+
+
+def test_a_stream_s_versions_between_those_it_told_of_are_known_too(tmp_path: Path) -> None:
+    """It tells of one a minute and makes one a second; a newer one than it told of is not guessed."""
+    lineage = Lineage(tmp_path)
+    topic = Node(kind="source", name="redis:orders", version="orders")
+
+    def table(version: int) -> Node:
+        return Node(kind="table", name="shop/orders", version=str(version))
+
+    def model(version: str) -> Node:
+        return Node(kind="model", name="churn", version=version)
+
+    for state, version in (("RUNNING", 10), ("RUNNING", 70), ("COMPLETE", 75)):
+        lineage.emit(
+            state, "stream orders", "r", inputs=[topic], outputs=[table(version)],  # type: ignore[arg-type]
+            is_stream=True,
+        )  # fmt: skip
+    for number, version in (("1", 42), ("2", 99)):
+        lineage.emit("COMPLETE", "train", number, inputs=[table(version)], outputs=[model(number)])
+    graph = Graph.read(tmp_path / "events.jsonl")
+
+    assert [step.node for step in graph.up(["model:churn@1"])] == [
+        "table:shop/orders@42", "source:redis:orders@orders",
+    ]  # fmt: skip
+    assert [step.node for step in graph.up(["model:churn@2"])] == ["table:shop/orders@99"]
+    assert "model:churn@1" in [step.node for step in graph.down(graph.find("redis:orders"))]
+
+
+def test_a_lineage_goes_along_with_a_task(tmp_path: Path) -> None:
+    """Without the file that it has open; both write to the same one."""
+    lineage = Lineage(tmp_path)
+    lineage.emit("START", "one", "r")
+    pickle.loads(pickle.dumps(lineage)).emit("START", "two", "r")
+    lineage.emit("START", "three", "r")
+
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["job"]["name"] for line in lines] == ["one", "two", "three"]
 
 
 def test_a_server_gets_every_event_and_stops_nothing_when_it_is_gone(tmp_path: Path) -> None:

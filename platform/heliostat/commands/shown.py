@@ -43,12 +43,20 @@ def size(num_bytes: int) -> str:
 
 
 def catalog(at: str | None) -> Catalog:
-    """Open the tables that `--at` names; the environment has the options of a URL."""
+    """Open the tables that `--at` names; the environment has the options of a URL.
+
+    What is written to the platform's own is told to its lineage.
+    """
     from heliostat.data.storage import is_url
     from heliostat.data.tables import Catalog
+    from heliostat.lineage.events import Lineage
 
     if at is None:
-        return Catalog(home_root() / "tables")
+        home = home_root()
+        lineage = Lineage(
+            home / "lineage", url=os.environ.get("OPENLINEAGE_URL"), tables=home / "tables"
+        )
+        return Catalog(home / "tables", lineage=lineage)
     if not is_url(at):
         return Catalog(Path(at).absolute())
     stores = ("AWS_", "GOOGLE_", "AZURE_")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from heliostat.lineage.events import Lineage, Node
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
 from heliostat.rollout.policy import Policy
@@ -84,6 +86,7 @@ class RegistryVersions:
     def __init__(self, tracking_uri: str, home: Home) -> None:
         """Remember where MLflow is; nothing is contacted yet."""
         self._registry = Registry(Tracking(tracking_uri), home)
+        self._lineage = Lineage(home.root / "lineage", url=os.environ.get("OPENLINEAGE_URL"))
 
     def find(self, model: str, version: str) -> Package:
         """Return the version's verified package, downloading it if need be."""
@@ -91,5 +94,10 @@ class RegistryVersions:
         return Package(path=str(found.path), digest=found.digest)
 
     def announce_stable(self, model: str, version: str) -> None:
-        """Point MLflow's alias ``stable`` at the version."""
+        """Tell lineage that the version is deployed, and point MLflow's alias ``stable`` at it."""
+        self._lineage.emit(
+            "COMPLETE", "stable", f"{model}@{version}",
+            inputs=[Node(kind="model", name=model, version=version)],
+            outputs=[Node(kind="deployment", name=model, version=version)],
+        )  # fmt: skip
         self._registry.set_alias(model, _STABLE_ALIAS, version)

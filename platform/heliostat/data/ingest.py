@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
-from heliostat.data import block_runs, contract_changes, contract_report
+from heliostat.data import block_runs, contract_changes, contract_report, origins
 from heliostat.data.block_records import Block
 from heliostat.data.block_runs import Progress
 from heliostat.data.blocks import Work
@@ -80,6 +80,7 @@ def ingest(
     require(now.tzinfo is not None, "ingest.now", now, "must have a time zone")
     done = catalog.commit_of(contract.table, run_id)
     if done is not None:
+        origins.tell(catalog, contract.table, source, run_id, done.version)
         return _restored(done.version, done.details)
     before = block_runs.stamps(source)
     members = source.plan()
@@ -136,6 +137,7 @@ def ingest(
         partition_by=contract.partition_by,
         tags=contract.pii,
     )
+    origins.tell(catalog, contract.table, source, run_id, version)
     for table in (contract.table, contract.quarantine_table):
         catalog.sweep(table, run_id)
     block_runs.clean(work)

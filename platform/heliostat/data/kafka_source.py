@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
-from heliostat.data import typed_rows
+from heliostat.data import kafka_settings, typed_rows
+from heliostat.data.kafka_settings import Errors
 from heliostat.data.rows import Member
 from heliostat.data.typed_rows import JsonRows
 from heliostat.errors import ConfigError, Unavailable
@@ -24,7 +27,8 @@ class KafkaTopic:
     Each partition is read from `start`, or from its beginning, to where it ended when the read
     was planned. The ends are kept with the commit, so that ``KafkaTopic(start=...)`` of
     `after` goes on exactly there: offsets and rows become visible in one commit, and no broker
-    needs to remember a consumer group.
+    needs to remember a consumer group. Users, passwords and certificates are where
+    `kafka_settings.read` looks, never in the recipe.
     """
 
     servers: str
@@ -64,24 +68,27 @@ class KafkaTopic:
         """Ask where each partition begins and ends.
 
         Raises:
-            ConfigError: The topic does not exist.
-            Unavailable: No broker answers.
+            ConfigError: The topic does not exist, or the client does not take its settings.
+            Unavailable: No broker answers, or it refuses the user.
         """
         from confluent_kafka import TopicPartition
 
-        consumer = self._consumer()
+        errors: Errors = []
+        consumer = self._consumer(errors)
+
+        def ask(question: Callable[[], Any]) -> Any:
+            return self._call(consumer, errors, question)
+
         try:
-            found = self._call(lambda: consumer.list_topics(self.topic, timeout=self.timeout_s))
+            found = ask(lambda: consumer.list_topics(self.topic, timeout=self.timeout_s))
             topic = found.topics.get(self.topic)
             if topic is None or topic.error is not None or not topic.partitions:
                 raise ConfigError("source.topic", self.topic, "must exist on the brokers")
             members = []
             for number in sorted(topic.partitions):
                 place = TopicPartition(self.topic, number)
-                low, high = self._call(
-                    lambda place=place: consumer.get_watermark_offsets(
-                        place, timeout=self.timeout_s
-                    )
+                low, high = ask(
+                    partial(consumer.get_watermark_offsets, place, timeout=self.timeout_s)
                 )
                 begin = max(low, self.start.get(str(number), low))
                 lost = low - self.start.get(str(number), low)
@@ -122,10 +129,11 @@ class KafkaTopic:
         end = min(start + self.chunk_messages, member.size_bytes)
         lines = [b""] * max(0, end - start)
         if lines:
-            consumer = self._consumer()
+            errors: Errors = []
+            consumer = self._consumer(errors)
             try:
                 consumer.assign([TopicPartition(self.topic, int(str(member.member)), start)])
-                self._fill(consumer, lines, start, end)
+                self._fill(consumer, errors, lines, start, end)
             finally:
                 consumer.close()
         yield first, b"".join(line + b"\n" for line in lines)
@@ -138,7 +146,9 @@ class KafkaTopic:
         """Take messages apart."""
         return typed_rows.parse_json(raw, ())
 
-    def _fill(self, consumer: Consumer, lines: list[bytes], start: int, end: int) -> None:
+    def _fill(
+        self, consumer: Consumer, errors: Errors, lines: list[bytes], start: int, end: int
+    ) -> None:
         from confluent_kafka import KafkaError
 
         quiet_at = time.monotonic() + self.timeout_s
@@ -156,7 +166,8 @@ class KafkaTopic:
                         "the read was planned: it was deleted or made anew",
                     )
                 if error is not None:
-                    raise Unavailable(f"kafka {self.servers}", str(error.str()))
+                    said = self._words(errors, str(error.str()))
+                    raise Unavailable(f"kafka {self.servers}", said)
                 offset = int(message.offset() or 0)
                 if offset >= end:
                     return
@@ -166,16 +177,20 @@ class KafkaTopic:
                 if offset == end - 1:
                     return
             if time.monotonic() > quiet_at:
+                silent = (
+                    f"topic {self.topic} gave no message for {self.timeout_s:g} s before its end"
+                )
                 raise Unavailable(
                     f"kafka {self.servers}",
-                    f"topic {self.topic} gave no message for {self.timeout_s:g} s before its end",
+                    self._words(errors, silent),
                     next_step="Repeat the ingest when the topic answers: nothing is lost",
                 )
 
-    def _consumer(self) -> Consumer:
+    def _consumer(self, errors: Errors) -> Consumer:
         from confluent_kafka import Consumer
 
-        return Consumer(
+        return kafka_settings.opened(
+            Consumer,
             {
                 "bootstrap.servers": self.servers,
                 "group.id": "heliostat",
@@ -183,14 +198,21 @@ class KafkaTopic:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "allow.auto.create.topics": False,
-                "log_level": 0,
-            }
+            },
+            errors,
+            os.environ,
         )
 
-    def _call(self, ask: Any) -> Any:
+    def _call(self, consumer: Consumer, errors: Errors, ask: Callable[[], Any]) -> Any:
         from confluent_kafka import KafkaException
 
         try:
             return ask()
         except KafkaException as error:
-            raise Unavailable(f"kafka {self.servers}", str(error.args[0].str())) from error
+            # What the client told of on the way waits for a poll.
+            consumer.poll(0)
+            said = self._words(errors, str(error.args[0].str()))
+            raise Unavailable(f"kafka {self.servers}", said) from None
+
+    def _words(self, errors: Errors, said: str) -> str:
+        return kafka_settings.problem(errors, said, kafka_settings.read(os.environ))

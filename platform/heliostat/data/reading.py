@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from heliostat.data import recent
 from heliostat.data import storage as places
 from heliostat.data.staging import StagedFile, matches, partition_text
 from heliostat.data.storage import LocalFolder, Storage
@@ -50,8 +51,12 @@ class ActiveFile:
         )
 
 
-def open_table(folder: Storage) -> DeltaTable | None:
+def open_table(folder: Storage, *, to_read: bool = False) -> DeltaTable | None:
     """Open the newest version, or None if there is no table.
+
+    Args:
+        folder: The table's.
+        to_read: Whether only its version, columns and files are asked for; see `recent`.
 
     Raises:
         Unavailable: An object store does not answer or refuses.
@@ -59,6 +64,9 @@ def open_table(folder: Storage) -> DeltaTable | None:
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
+    found = recent.open_newest(folder) if to_read else None
+    if found is not None:
+        return found
     try:
         return DeltaTable(folder.url, storage_options=folder.options)
     except TableNotFoundError:

@@ -53,4 +53,7 @@ def restore(catalog: Catalog, name: str, version: int, *, run_id: str) -> int:
             columns=columns,
         )
 
-    return catalog.transact(name, plan, run_id=run_id, operation=f"restore of version {version}")
+    return catalog.transact(
+        name, plan, run_id=run_id, operation=f"restore of version {version}",
+        details={"inputs": {name: version}},
+    )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from heliostat.config import require, require_name
-from heliostat.data import commits, log, pii, reading, staging, storage
+from heliostat.data import commits, log, pii, reading, staging, storage, told
 from heliostat.data.commits import Change
 from heliostat.data.log import Entry
 from heliostat.data.reading import ActiveFile
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from heliostat.data.storage import Storage
+    from heliostat.lineage.events import Lineage
 
 Mode = Literal["overwrite", "append"]
 Where = Mapping[str, Sequence[object]]
@@ -58,14 +59,18 @@ class Catalog:
     options: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
     """deltalake's storage options of the object store, as ``AWS_ENDPOINT_URL``."""
 
+    lineage: Lineage | None = field(default=None, repr=False, compare=False, kw_only=True)
+    """Told of each version that is committed and each dataset that is opened here, with what it is
+    known to be made from; a job that tells more itself needs none."""
+
     def below(self, folder: str) -> Catalog:
         """Open the catalog in a folder below this one, with nothing pinned or sealed."""
         inside = f"{self.root}/{folder}" if storage.is_url(self.root) else Path(self.root) / folder
-        return Catalog(inside, options=self.options)
+        return Catalog(inside, options=self.options, lineage=self.lineage)
 
     def version(self, name: str) -> int | None:
         """Newest version of the table, or None if there is no such table."""
-        table = self._open(name)
+        table = self._open(name, to_read=True)
         return None if table is None else table.version()
 
     def names(self) -> list[str]:
@@ -153,6 +158,7 @@ class Catalog:
             for file in reading.active(table)
             if staging.matches(file.staged, where or {})
         ]
+        told.read(self, name, table.version())
         if not paths:
             return ray.data.from_arrow(reading.empty(reading.schema(table)).to_arrow())
         # The files hold every column themselves, so that no path is taken for a value.
@@ -272,6 +278,8 @@ class Catalog:
             table = self._open(name)
             found = None if table is None else self._commit_in(name, table, run_id)
             if found is not None:
+                # Told again where a kill may have come before it was told.
+                told.commit(self, operation, name, found)
                 return found.version
             change = plan(table)
             try:
@@ -364,11 +372,12 @@ class Catalog:
             require_name("table name", part)
         return storage.folder(self.root, name, self.options)
 
-    def _open(self, name: str) -> DeltaTable | None:
-        return reading.open_table(self._folder(name))
+    def _open(self, name: str, *, to_read: bool = False) -> DeltaTable | None:
+        return reading.open_table(self._folder(name), to_read=to_read)
 
     def _existing(self, name: str, version: int | None) -> DeltaTable:
-        table = self._open(name)
+        # An older version is reached from a table that has its whole log.
+        table = self._open(name, to_read=version is None)
         if table is None:
             raise ConfigError("table", name, "must exist", breaks=nearest(name, self.names()))
         if version is not None:

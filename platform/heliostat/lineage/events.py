@@ -21,10 +21,22 @@ _PRODUCER = "https://github.com/heliostat/heliostat"
 class Node:
     """One thing of one version that a stage reads or makes."""
 
-    kind: Literal["table", "run", "model", "package", "file", "source", "index", "deployment"]
+    kind: Literal[
+        "table",
+        "run",
+        "model",
+        "package",
+        "file",
+        "source",
+        "index",
+        "deployment",
+        "view",
+        "online",
+    ]
     name: str
     version: str
-    """Table version, run id, model version, content digest, or the version that is deployed."""
+    """Table version, run id, model version, content or definition digest, the version that is
+    deployed, or up to when values are online."""
 
     def __post_init__(self) -> None:
         require(bool(self.name and self.version), "lineage.node", self.name, "must be named")
@@ -43,6 +55,7 @@ class Lineage:
         namespace: str = "heliostat",
         revision: str | None = None,
         url: str | None = None,
+        tables: Path | str | None = None,
     ) -> None:
         """Append to ``events.jsonl`` in `folder`; it is made at the first event.
 
@@ -52,13 +65,25 @@ class Lineage:
             revision: Code revision that runs, told with each event.
             url: An OpenLineage server that gets each event too, as ``http://host:5000``. One that
                 does not answer is told in the log and stops no stage: the file has the event.
+            tables: Folder or URL below which tables are named; others go by their whole place.
         """
         self._path = folder / "events.jsonl"
         self._namespace = namespace
         self._revision = revision
         self._url = url
+        self._tables = None if tables is None else str(tables).rstrip("/")
         self._client: Any = None
         self._server: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files and connections here: tasks open their own."""
+        return {**self.__dict__, "_client": None, "_server": None}
+
+    def table(self, place: str, version: int) -> Node:
+        """Name a version of a table by where it lies."""
+        inside = self._tables is not None and place.startswith(f"{self._tables}/")
+        name = place[len(str(self._tables)) + 1 :] if inside else place
+        return Node(kind="table", name=name, version=str(version))
 
     @contextmanager
     def stage(self, name: str, run_id: str, inputs: Collection[Node] = ()) -> Iterator[list[Node]]:
@@ -77,15 +102,20 @@ class Lineage:
 
     def emit(
         self,
-        state: Literal["START", "COMPLETE", "FAIL"],
+        state: Literal["START", "RUNNING", "COMPLETE", "FAIL"],
         stage: str,
         run_id: str,
         *,
         inputs: Collection[Node] = (),
         outputs: Collection[Node] = (),
         now: datetime | None = None,
+        is_stream: bool = False,
     ) -> None:
-        """Append one event; `run_id` is any text that names this run of the stage."""
+        """Append one event; `run_id` is any text that names this run of the stage.
+
+        A stage that is a stream makes a version every second, and tells of one now and then: what
+        it told of holds for the versions since the one before.
+        """
         from openlineage.client import event_v2
 
         when = (now or datetime.now(UTC)).isoformat()
@@ -93,7 +123,7 @@ class Lineage:
             eventTime=when,
             eventType=getattr(event_v2.RunState, state),
             run=event_v2.Run(runId=run_uuid(stage, run_id)),
-            job=event_v2.Job(namespace=self._namespace, name=stage, facets=self._code()),
+            job=event_v2.Job(namespace=self._namespace, name=stage, facets=self._about(is_stream)),
             inputs=[self._dataset(event_v2.InputDataset, node) for node in inputs],
             outputs=[self._dataset(event_v2.OutputDataset, node) for node in outputs],
             producer=_PRODUCER,
@@ -101,17 +131,22 @@ class Lineage:
         self._transport().emit(event)
         self._send(event)
 
-    def _code(self) -> dict[str, Any]:
+    def _about(self, is_stream: bool) -> dict[str, Any]:
+        from openlineage.client.generated.job_type_job import JobTypeJobFacet
         from openlineage.client.generated.source_code_location_job import (
             SourceCodeLocationJobFacet,
         )
 
-        if self._revision is None:
-            return {}
-        place = SourceCodeLocationJobFacet(
-            type="git", url=_PRODUCER, version=self._revision, producer=_PRODUCER
-        )
-        return {"sourceCodeLocation": place}
+        facets: dict[str, Any] = {}
+        if self._revision is not None:
+            facets["sourceCodeLocation"] = SourceCodeLocationJobFacet(
+                type="git", url=_PRODUCER, version=self._revision, producer=_PRODUCER
+            )
+        if is_stream:
+            facets["jobType"] = JobTypeJobFacet(
+                processingType="STREAMING", integration="RAY", producer=_PRODUCER
+            )
+        return facets
 
     def _send(self, event: Any) -> None:
         if self._url is None:

@@ -39,6 +39,9 @@ class Graph:
     used_in: dict[str, dict[str, tuple[str, str | None]]] = field(default_factory=dict)
     """The same, the other way."""
 
+    grown: dict[str, set[int]] = field(default_factory=dict)
+    """Versions that streams told of, by table."""
+
     @staticmethod
     def read(path: Path) -> Graph:
         """Read events; a line that a writer has not finished is left out."""
@@ -46,22 +49,43 @@ class Graph:
         if path.exists():
             lines = path.read_bytes().split(b"\n")
             graph.add(json.loads(line) for line in lines[:-1] if line)
+            graph.fill()
         return graph
 
     def add(self, events: Iterable[dict[str, Any]]) -> None:
-        """Take events; only those of stages that completed tell what was made."""
+        """Take events; only those of stages that completed, or never end, tell what was made."""
         for event in events:
-            if event["eventType"] != "COMPLETE":
-                continue
             facets = event["job"].get("facets") or {}
+            is_stream = (facets.get("jobType") or {}).get("processingType") == "STREAMING"
+            if event["eventType"] != "COMPLETE" and not (
+                is_stream and event["eventType"] == "RUNNING"
+            ):
+                continue
             revision = (facets.get("sourceCodeLocation") or {}).get("version")
             by = (event["job"]["name"], revision)
             inputs = [_node(item) for item in event["inputs"]]
             for made in (_node(item) for item in event["outputs"]):
-                self.made_from.setdefault(made, {})
-                for node in inputs:
-                    self.made_from[made][node] = by
-                    self.used_in.setdefault(node, {})[made] = by
+                self._link(made, inputs, by)
+                table, _, version = made.rpartition("@")
+                if is_stream and version.isdecimal():
+                    self.grown.setdefault(table, set()).add(int(version))
+
+    def fill(self) -> None:
+        """Say where versions came from that a stream made between two that it told of."""
+        for node in self.nodes():
+            table, _, version = node.rpartition("@")
+            if table not in self.grown or not version.isdecimal() or node in self.made_from:
+                continue
+            later = [number for number in self.grown[table] if number > int(version)]
+            if later:
+                for source, by in self.made_from[f"{table}@{min(later)}"].items():
+                    self._link(node, [source], by)
+
+    def _link(self, made: str, inputs: Iterable[str], by: tuple[str, str | None]) -> None:
+        self.made_from.setdefault(made, {})
+        for node in inputs:
+            self.made_from[made][node] = by
+            self.used_in.setdefault(node, {})[made] = by
 
     def nodes(self) -> list[str]:
         """Everything that some event names, sorted."""
@@ -118,7 +142,9 @@ def _names(node: str, text: str) -> bool:
     return plain in (whole, name) or whole.endswith(f"/{plain}") or name.endswith(f"/{plain}")
 
 
-_KINDS = ("table", "model", "package", "file", "source", "index", "deployment")
+_KINDS = (
+    *("table", "model", "package", "file", "source", "index", "deployment", "view", "online"),
+)
 
 
 def _hint(text: str, names: set[str]) -> str:

@@ -7,7 +7,7 @@ import os
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
 from heliostat.inference.batch import BatchModel, predict
-from heliostat.lineage.events import Lineage, Node
+from heliostat.lineage.events import Node
 from heliostat.pipeline import entry
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -37,14 +37,17 @@ def main() -> None:
         reporter = Reporter()
         entry.connect()
         into = options.into or f"predictions/v{version}"
-        source = Node(
-            kind="table",
-            name=f"{options.model}/{options.table}",
-            version=str(options.table_version or "newest"),
-        )
+        catalog = Catalog(connection.home.tables / options.model)
+        # Asked once: what is told and what is read are the same version.
+        table_version = options.table_version
+        if table_version is None:
+            table_version = catalog.version(options.table)
         model = Node(kind="model", name=options.model, version=version)
-        lineage = Lineage(connection.home.root / "lineage")
-        with lineage.stage(STAGE, found.digest, [source, model]) as made:
+        read = [model]
+        if table_version is not None:
+            read.append(_table(options.model, options.table, table_version))
+        run_id = f"{found.digest}/{options.table}@{table_version}/{into}"
+        with connection.lineage().stage(STAGE, run_id, read) as made:
             report = predict(
                 BatchModel(
                     name=options.model,
@@ -53,29 +56,27 @@ def main() -> None:
                     keys=connection.home.keys,
                     digest=found.digest,
                 ),
-                Catalog(connection.home.tables / options.model),
+                catalog,
                 options.table,
                 into,
-                source_version=options.table_version,
+                source_version=table_version,
                 keep=tuple(filter(None, options.keep.split(","))),
                 num_workers=options.workers,
                 progress=lambda done, total, text: reporter.progress(
                     STAGE, done, total, f"{done:,} {text}"
                 ),
             )
-            made.append(
-                Node(
-                    kind="table",
-                    name=f"{options.model}/{report.table}",
-                    version=str(report.version),
-                )
-            )
+            made.append(_table(options.model, report.table, report.version))
         kept = f", {report.rows_kept:,} of them by an earlier try" if report.rows_kept else ""
         reporter.line(
             STAGE,
             f"{options.model} version {version}: {report.rows:,} rows of {options.table} version "
             f"{report.source_version} scored into {report.table} version {report.version}{kept}",
         )
+
+
+def _table(model: str, name: str, version: int) -> Node:
+    return Node(kind="table", name=f"{model}/{name}", version=str(version))
 
 
 def _stable(connection: Connection, model: str) -> str:

@@ -14,7 +14,8 @@ from heliostat.features.definitions import FeatureService
 from heliostat.features.materialize import MaterializeReport
 from heliostat.features.materialize_ray import last_end, materialize_on_ray
 from heliostat.features.stores import Store
-from heliostat.pipeline import entry
+from heliostat.lineage.events import Lineage, Node
+from heliostat.pipeline import entry, examples, tables
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe
@@ -57,9 +58,26 @@ def main() -> None:
             where=options.online, file=connection.home.online_db, project=recipe.service.project
         )
         catalog = Catalog(connection.home.tables / recipe.model)
-        bring(
+        report = bring(
             recipe.service, catalog, store, until=until, full=options.full,
             now=datetime.now(UTC), reporter=reporter,
+        )  # fmt: skip
+        tell(connection.lineage(), recipe, recipe.service, report)
+
+
+def tell(
+    lineage: Lineage, recipe: PipelineRecipe, service: FeatureService, report: MaterializeReport
+) -> None:
+    """Tell which version of each view's table is online, and up to when."""
+    for view in service.views:
+        until = report.end.isoformat()
+        lineage.emit(
+            "COMPLETE", f"materialize {view.name}", until,
+            inputs=[
+                *tables.nodes(recipe, {view.table: report.versions[view.name]}),
+                examples.view_node(service, view),
+            ],
+            outputs=[Node(kind="online", name=f"{service.project}/{view.name}", version=until)],
         )  # fmt: skip
 
 

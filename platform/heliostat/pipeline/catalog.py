@@ -39,10 +39,10 @@ class RunCatalog(Catalog):
         newest = Catalog.version(self, name)
         return None if newest is None else self.pinned.get(name, newest)
 
-    def _open(self, name: str) -> DeltaTable | None:
+    def _open(self, name: str, *, to_read: bool = False) -> DeltaTable | None:
         if name in self.sealed:
             raise SealedTable(name)
-        return Catalog._open(self, name)
+        return Catalog._open(self, name, to_read=to_read)
 
     def _existing(self, name: str, version: int | None) -> DeltaTable:
         wanted = self.pinned.get(name) if version is None else version

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from heliostat.control.client import ControlClient
 from heliostat.errors import ConfigError
+from heliostat.lineage.events import Lineage
 from heliostat.store.home import Home
 
 
@@ -29,9 +30,19 @@ class Connection:
     online_store: str = field(default="file", repr=False)
     """Where features are written for serving; a URL may hold a password."""
 
+    lineage_url: str | None = None
+    """An OpenLineage server that gets the events too."""
+
     def control(self) -> ControlClient:
         """Talk to the rollout controller."""
         return ControlClient(endpoint=self.endpoint, api_key=self.api_key)
+
+    def lineage(self) -> Lineage:
+        """Where a job tells what it read and made."""
+        return Lineage(
+            self.home.root / "lineage", revision=self.revision, url=self.lineage_url,
+            tables=self.home.tables,
+        )  # fmt: skip
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Connection:
@@ -60,4 +71,5 @@ class Connection:
             revision=environment.get("HELIOSTAT_REVISION", "unknown"),
             api_key=environment.get("HELIOSTAT_API_KEY"),
             online_store=stores.of_environment(environment),
+            lineage_url=environment.get("OPENLINEAGE_URL"),
         )

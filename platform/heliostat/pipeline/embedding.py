@@ -7,7 +7,7 @@ import os
 from heliostat import config
 from heliostat.data import vectors
 from heliostat.data.tables import Catalog
-from heliostat.lineage.events import Lineage, Node
+from heliostat.lineage.events import Node
 from heliostat.pipeline import entry
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -32,7 +32,7 @@ def main() -> None:
             Catalog(connection.home.tables), options.table, connection.home.root / "vectors",
             embed=embed, version=options.table_version,
         )  # fmt: skip
-        Lineage(connection.home.root / "lineage").emit(
+        connection.lineage().emit(
             "COMPLETE", STAGE, f"{options.table}@{built.version}",
             inputs=[Node(kind="table", name=options.table, version=str(built.version))],
             outputs=[Node(kind="index", name=options.table, version=str(built.version))],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from heliostat.data.tables import Catalog
 from heliostat.features import offline
-from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureService
+from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureService, FeatureView
+from heliostat.lineage.events import Lineage, Node
+from heliostat.pipeline import tables
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import Period, PipelineRecipe
 from heliostat.pipeline.stages import Result
@@ -20,7 +22,9 @@ TABLE = "examples"
 """Table of all labelled examples with their features, before the replay."""
 
 
-def build(recipe: PipelineRecipe, catalog: Catalog, run_id: str, reporter: Reporter) -> Result:
+def build(
+    recipe: PipelineRecipe, catalog: Catalog, run_id: str, reporter: Reporter, lineage: Lineage
+) -> Result:
     """Compute every feature view and join them to all labelled examples before the replay.
 
     Returns the versions of the tables written and the number of examples.
@@ -48,8 +52,49 @@ def build(recipe: PipelineRecipe, catalog: Catalog, run_id: str, reporter: Repor
         inputs = {view.table: versions[view.name] for view in service.views}
         told = f"{len(service.features)} features, each as known at its prediction time"
     version = catalog.write(TABLE, rows, run_id=run_id, inputs=inputs)
+    tell(recipe, catalog, run_id, lineage, {**inputs, TABLE: version})
     reporter.line("features", f"{rows.height:,} examples with {told}")
     return {"versions": {**inputs, TABLE: version}, "examples": rows.height}
+
+
+def tell(
+    recipe: PipelineRecipe,
+    catalog: Catalog,
+    run_id: str,
+    lineage: Lineage,
+    versions: Mapping[str, int],
+) -> None:
+    """Tell what each view's table and the training set were made from, the definitions too."""
+    views = () if recipe.service is None else recipe.service.views
+    for view in views:
+        definition = view_node(recipe.service, view)
+        lineage.emit(
+            "COMPLETE", f"view {view.name}", run_id,
+            inputs=[*_newest(recipe, catalog, view.inputs), definition],
+            outputs=tables.nodes(recipe, {view.table: versions[view.table]}),
+        )  # fmt: skip
+    joined = {view.table: versions[view.table] for view in views}
+    lineage.emit(
+        "COMPLETE", "training set", run_id,
+        inputs=[
+            *tables.nodes(recipe, joined),
+            *_newest(recipe, catalog, (recipe.examples.table, recipe.examples.labels)),
+        ],
+        outputs=tables.nodes(recipe, {TABLE: versions[TABLE]}),
+    )  # fmt: skip
+
+
+def view_node(service: FeatureService | None, view: FeatureView) -> Node:
+    """Name a view by what defines it."""
+    project = "" if service is None else f"{service.project}/"
+    return Node(kind="view", name=f"{project}{view.name}", version=view.digest())
+
+
+def _newest(recipe: PipelineRecipe, catalog: Catalog, names: Iterable[str]) -> list[Node]:
+    found = {name: catalog.version(name) for name in dict.fromkeys(names)}
+    return tables.nodes(
+        recipe, {name: number for name, number in found.items() if number is not None}
+    )
 
 
 def build_views(

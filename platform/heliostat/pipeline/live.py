@@ -13,7 +13,7 @@ from heliostat.errors import HeliostatError
 from heliostat.features import offline, stores
 from heliostat.features.definitions import EVENT_TIMESTAMP, FeatureService
 from heliostat.features.intervals import Interval
-from heliostat.features.materialize import Timeline, materialize
+from heliostat.features.materialize import MaterializeReport, Timeline, materialize
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.monitoring import exposures
@@ -61,7 +61,7 @@ def fill_online(
     reporter: Reporter,
     *,
     end: datetime,
-) -> None:
+) -> MaterializeReport:
     """Bring the online store to a moment, that at which the replay starts, and not beyond."""
     reporter.line("materialize", "started")
     writer = stores.open_writer(connection.online_store, connection.home.online_db, service.project)
@@ -75,6 +75,7 @@ def fill_online(
         feature_gate.of_service(service), catalog, connection, project=service.project,
         versions=report.versions, at=end, stage="materialize", reporter=reporter,
     )  # fmt: skip
+    return report
 
 
 def deploy(

@@ -16,8 +16,8 @@ from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError, GateRefused, nearest
 from heliostat.features import catalogue, feast_repository
 from heliostat.features.definitions import FeatureService
-from heliostat.lineage.events import Lineage, Node
-from heliostat.pipeline import entry, examples, feature_gate, live, report, tables, versions
+from heliostat.lineage.events import Node
+from heliostat.pipeline import bring, entry, examples, feature_gate, live, report, tables, versions
 from heliostat.pipeline.catalog import RunCatalog
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -62,11 +62,7 @@ class Run:
         """The trained stable version, which is always made first."""
         self._tables = connection.home.tables / recipe.model
         self._tracking = Tracking(connection.tracking_uri)
-        self._lineage = Lineage(
-            connection.home.root / "lineage",
-            revision=connection.revision,
-            url=os.environ.get("OPENLINEAGE_URL"),
-        )
+        self._lineage = connection.lineage()
         self._stages = Stages(
             results=StageResults(address.state_url(os.environ) or connection.home.state_db),
             reporter=reporter,
@@ -103,10 +99,11 @@ class Run:
         built = self._features(ingested)
         if applying is not None and service is not None:
             ray.get(applying)
-            live.fill_online(
+            online = live.fill_online(
                 service, self._connection, self._sealed(built["versions"]), self._reporter,
                 end=self._recipe.replay.period.start_at,
             )  # fmt: skip
+            bring.tell(self._lineage, self._recipe, service, online)
         if stage in {"train", "evaluate", "register"}:
             for role in ("stable", "candidate"):
                 self._version(role, ingested, built, until=stage)
@@ -176,9 +173,10 @@ class Run:
         }
 
         def work(key: str) -> Result:
-            with self._lineage.stage("features", key, self._nodes(ingested["versions"])) as made:
+            # What each table was made from is told one by one.
+            with self._lineage.stage("features", key) as made:
                 catalog = self._sealed(ingested["versions"])
-                result = examples.build(self._recipe, catalog, key, self._reporter)
+                result = examples.build(self._recipe, catalog, key, self._reporter, self._lineage)
                 made.extend(self._nodes(result["versions"]))
             return result
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from heliostat import config
@@ -65,14 +63,3 @@ class Stages:
         self.results.put(key, result, datetime.now(UTC))
         self.reporter.line(name, f"done in {time.monotonic() - began:.1f} s")
         return result
-
-
-def files_digest(paths: Sequence[str]) -> str:
-    """Name files by their content, wherever they lie: 16 hexadecimal digits; "" if one is gone."""
-    digest = hashlib.sha256()
-    for path in paths:
-        if not Path(path).exists():
-            return ""
-        with Path(path).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from heliostat.data.tables import Catalog
 from heliostat.errors import Unavailable
 from heliostat.features.stores import FILE, Store
+from heliostat.lineage.events import Lineage, Node
 from heliostat.pipeline import entry
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
@@ -20,6 +23,9 @@ from heliostat.streams.scoring import Models, PlanePolicies, Scorer
 STAGE = "stream"
 
 _RETRY_S = 2.0
+
+_TELL_S = 60.0
+"""Between two events of lineage: each commit would be one a second."""
 
 
 def main() -> None:
@@ -75,10 +81,12 @@ def run(
     store = Store(where=online, file=home.online_db, project=recipe.project)
     store.open().close()  # a URL that is none is told here, not by every consumer
     driver = _driver(recipe, catalog, store, scorer, reporter)
+    told = _Told(connection.lineage(), recipe, catalog)
     quiet_since, last = time.monotonic(), -1
     try:
         while True:
             driver.step()
+            told.now_and_then()
             done = sum(found.messages for found in driver.progress.values())
             now = time.monotonic()
             if done != last or driver.behind != 0:
@@ -93,11 +101,58 @@ def run(
                 break
     finally:
         driver.close()
+        told.end()
     reporter.line(
         STAGE,
         f"{recipe.name}: {catalog.num_rows(recipe.contract.table):,} rows in "
         f"{recipe.contract.table}; see heliostat stream status --model {model}",
     )
+
+
+class _Told:
+    """Tells lineage which versions of its tables a stream has made, now and then and in the end."""
+
+    def __init__(self, lineage: Lineage, recipe: StreamRecipe, catalog: Catalog) -> None:
+        self._lineage, self._recipe, self._catalog = lineage, recipe, catalog
+        self._run_id = uuid.uuid4().hex
+        kind = type(recipe.log).__name__.removesuffix("Log").lower()
+        self._source = Node(kind="source", name=f"{kind}:{recipe.log.topic}", version=recipe.name)
+        self._told_at = time.monotonic()
+        self._before: dict[str, int] = {}
+        self._emit("START", [])
+
+    def now_and_then(self) -> None:
+        """Tell once a minute, if there is a new version."""
+        if time.monotonic() - self._told_at >= _TELL_S:
+            self._told_at = time.monotonic()
+            found = self._versions()
+            if found != self._before:
+                self._before = found
+                self._emit("RUNNING", self._nodes(found))
+
+    def end(self) -> None:
+        """Tell the last versions."""
+        self._emit("COMPLETE", self._nodes(self._versions()))
+
+    def _emit(self, state: Literal["START", "RUNNING", "COMPLETE"], made: list[Node]) -> None:
+        read = [self._source]
+        self._lineage.emit(
+            state, f"stream {self._recipe.name}", self._run_id, inputs=read, outputs=made,
+            is_stream=True,
+        )  # fmt: skip
+
+    def _versions(self) -> dict[str, int]:
+        contract, scoring = self._recipe.contract, self._recipe.scoring
+        names = [contract.table, self._recipe.dead_letters]
+        names += [] if scoring is None else [scoring.into]
+        found = {name: self._catalog.version(name) for name in names}
+        return {name: number for name, number in found.items() if number is not None}
+
+    def _nodes(self, versions: dict[str, int]) -> list[Node]:
+        return [
+            self._lineage.table(self._catalog.storage(name).url, number)
+            for name, number in versions.items()
+        ]
 
 
 def _scorer(recipe: StreamRecipe, catalog: Catalog, models: Models) -> Scorer:

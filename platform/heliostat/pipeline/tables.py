@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from heliostat.data import ingest, pii
+from heliostat.data import ingest, origins, pii
 from heliostat.data.rows import Source
 from heliostat.data.tables import Catalog
 from heliostat.lineage.events import Lineage, Node
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import DerivedTable, PipelineRecipe
-from heliostat.pipeline.stages import Result, files_digest
+from heliostat.pipeline.stages import Result
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +52,7 @@ def fill(
         versions[name] = report.version
         lineage.emit(
             "COMPLETE", f"ingest {name}", run_id,
-            inputs=origins(table.source, run_id), outputs=nodes(recipe, {name: report.version}),
+            inputs=origins.nodes(table.source, run_id), outputs=nodes(recipe, {name: report.version}),
         )  # fmt: skip
         rows[name] = {
             "read": report.rows_read,
@@ -92,16 +92,9 @@ def nodes(recipe: PipelineRecipe, versions: Mapping[str, int]) -> list[Node]:
     ]
 
 
-def origins(source: Source, run_id: str) -> list[Node]:
-    """Name what a source reads: files by path and content, a server's rows by who read them."""
-    if source.paths:
-        return [Node(kind="file", name=path, version=files_digest([path])) for path in source.paths]
-    return [Node(kind="source", name=item.label, version=run_id) for item in source.plan()]
-
-
 def state(source: Source) -> str | None:
     """Name what a source holds, by content; None where nobody can tell without reading it."""
-    return files_digest(source.paths) if source.paths else None
+    return origins.files_digest(source.paths) if source.paths else None
 
 
 def _parts(

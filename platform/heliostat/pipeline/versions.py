@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heliostat import config
+from heliostat.data.origins import files_digest
 from heliostat.data.tables import Catalog
 from heliostat.errors import ConfigError
 from heliostat.features.definitions import FeatureService
@@ -19,7 +20,7 @@ from heliostat.pipeline import examples
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe, VersionRecipe
-from heliostat.pipeline.stages import Result, files_digest
+from heliostat.pipeline.stages import Result
 from heliostat.registry.package import FeatureServiceReference, service_of
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
+from heliostat.data import kafka_settings
+from heliostat.data.kafka_settings import Errors
 from heliostat.errors import ConfigError, Unavailable
 from heliostat.streams.messages import Messages
 
@@ -20,7 +24,10 @@ _GONE = "its messages were deleted before they were read, or it was made anew"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KafkaLog:
-    """A topic of Kafka; its messages must be keyed by what aggregates are keyed by."""
+    """A topic of Kafka; its messages must be keyed by what aggregates are keyed by.
+
+    Users, passwords and certificates are where `kafka_settings.read` looks, never in the recipe.
+    """
 
     servers: str
     """``host:port``, several with commas."""
@@ -36,9 +43,10 @@ class KafkaLog:
 
     def partitions(self) -> tuple[str, ...]:
         """Ask the brokers; see `messages.Log`."""
-        consumer = self._consumer({})
+        errors: Errors = []
+        consumer = self._consumer(errors)
         try:
-            return tuple(str(number) for number in self._numbers(consumer))
+            return tuple(str(number) for number in self._numbers(consumer, errors))
         finally:
             consumer.close()
 
@@ -46,10 +54,10 @@ class KafkaLog:
         """See `messages.Log`; offsets count messages themselves."""
         from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-        errors: list[str] = []
-        consumer = self._consumer({"error_cb": lambda error: errors.append(error.str())})
+        errors: Errors = []
+        consumer = self._consumer(errors)
         try:
-            known = self._numbers(consumer)
+            known = self._numbers(consumer, errors)
             places = []
             begins: dict[str, int] = {}
             ends: dict[str, int] = {}
@@ -58,11 +66,12 @@ class KafkaLog:
                 if number not in known:
                     raise Unavailable(self._name, f"partition {name} is gone")
                 low, high = _call(
-                    self._name,
-                    lambda number=number: consumer.get_watermark_offsets(
-                        TopicPartition(self.topic, number), timeout=self.timeout_s
+                    self._name, consumer, errors,
+                    partial(
+                        consumer.get_watermark_offsets, TopicPartition(self.topic, number),
+                        timeout=self.timeout_s,
                     ),
-                )
+                )  # fmt: skip
                 if start is not None and not low <= start <= high:
                     raise ConfigError(
                         f"{self._name} partition {name}", start,
@@ -90,17 +99,21 @@ class KafkaLog:
     def _name(self) -> str:
         return f"kafka {self.servers} topic {self.topic}"
 
-    def _numbers(self, consumer: Consumer) -> list[int]:
-        found = _call(self._name, lambda: consumer.list_topics(self.topic, timeout=self.timeout_s))
+    def _numbers(self, consumer: Consumer, errors: Errors) -> list[int]:
+        found = _call(
+            self._name, consumer, errors,
+            lambda: consumer.list_topics(self.topic, timeout=self.timeout_s),
+        )  # fmt: skip
         topic = found.topics.get(self.topic)
         if topic is None or topic.error is not None or not topic.partitions:
             raise ConfigError("log.topic", self.topic, "must exist on the brokers")
         return sorted(topic.partitions)
 
-    def _consumer(self, more: Mapping[str, Any]) -> Consumer:
+    def _consumer(self, errors: Errors) -> Consumer:
         from confluent_kafka import Consumer
 
-        return Consumer(
+        return kafka_settings.opened(
+            Consumer,
             {
                 "bootstrap.servers": self.servers,
                 "group.id": "heliostat",
@@ -110,9 +123,9 @@ class KafkaLog:
                 # What is fetched ahead is memory: beyond it the broker waits for us.
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.wait.max.ms": 50,
-                "log_level": 0,
-                **more,
-            }
+            },
+            errors,
+            os.environ,
         )
 
 
@@ -123,7 +136,7 @@ class _KafkaReader:
         consumer: Consumer,
         nexts: dict[str, int],
         ends: dict[str, int],
-        errors: list[str],
+        errors: Errors,
     ) -> None:
         self._log = log
         self._consumer = consumer
@@ -137,7 +150,7 @@ class _KafkaReader:
         self._errors.clear()
         found = self._consumer.consume(num_messages=max_messages, timeout=timeout_s)
         if not found and self._errors:
-            raise Unavailable(self._log._name, self._errors[0])
+            raise Unavailable(self._log._name, _words(self._errors, self._errors[0][1]))
         # Our own clock may be set back; time that has passed has passed.
         self._never_back_us = now_us = max(self._never_back_us, time.time_ns() // 1000)
         parts: dict[int, list[Message]] = defaultdict(list)
@@ -196,19 +209,23 @@ class _KafkaWriter:
         from confluent_kafka import Producer
 
         self._log = log
-        self._producer = Producer(
+        self._errors: Errors = []
+        self._producer = kafka_settings.opened(
+            Producer,
             {
                 "bootstrap.servers": log.servers,
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "delivery.timeout.ms": int(log.timeout_s * 1000),
-                "log_level": 0,
-            }
+            },
+            self._errors,
+            os.environ,
         )
 
     def send(self, messages: Sequence[tuple[bytes, bytes]]) -> None:
         """See `messages.Writer`."""
         failed: list[str] = []
+        self._errors.clear()
 
         def told(error: Any, _: Any) -> None:
             if error is not None:
@@ -223,9 +240,8 @@ class _KafkaWriter:
                     self._producer.poll(0.1)
         left = self._producer.flush(self._log.timeout_s * 2)
         if failed or left:
-            raise Unavailable(
-                self._log._name, failed[0] if failed else f"{left} messages were not acknowledged"
-            )
+            said = failed[0] if failed else f"{left} messages were not acknowledged"
+            raise Unavailable(self._log._name, _words(self._errors, said))
 
     def close(self) -> None:
         """See `messages.Writer`."""
@@ -239,10 +255,16 @@ def _arrived_us(message: Message, now_us: int) -> int:
     return at_ms * 1000 if kind == TIMESTAMP_LOG_APPEND_TIME else now_us
 
 
-def _call(name: str, ask: Any) -> Any:
+def _call(name: str, consumer: Consumer, errors: Errors, ask: Callable[[], Any]) -> Any:
     from confluent_kafka import KafkaException
 
     try:
         return ask()
     except KafkaException as error:
-        raise Unavailable(name, str(error.args[0].str())) from error
+        # What the client told of on the way waits for a poll.
+        consumer.poll(0)
+        raise Unavailable(name, _words(errors, str(error.args[0].str()))) from None
+
+
+def _words(errors: Errors, said: str) -> str:
+    return kafka_settings.problem(errors, said, kafka_settings.read(os.environ))

@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -30,6 +31,30 @@ frame = pl.DataFrame({"x": np.random.default_rng(0).random(200_000)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     Catalog(Path(sys.argv[1])).write("t", frame, run_id="big", mode="append")
+except Unavailable as error:
+    print(error)
+"""
+
+FULL_DISK_OF_A_TASK = """
+import resource, sys
+from datetime import UTC, datetime
+from pathlib import Path
+import pyarrow as pa
+from heliostat.data.blocks import Work, check_place, unpack
+from heliostat.data.contract import Column, Contract
+from heliostat.data.sources import CsvFiles
+from heliostat.data.tables import Catalog
+from heliostat.errors import Unavailable
+folder = Path(sys.argv[1])
+source = CsvFiles(paths=(str(folder / "rows.csv"),))
+work = Work(
+    source=source, members=tuple(source.plan()), catalog=Catalog(folder / "tables"), run_id="r",
+    contract=Contract(table="t", columns=(Column(name="x", dtype="float64"),)),
+    now=datetime(2026, 1, 1, tzinfo=UTC),
+)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    list(unpack(check_place(pa.table({"file": [0], "number": [0]}), work)))
 except Unavailable as error:
     print(error)
 """
@@ -82,6 +107,25 @@ def test_a_full_disk_stops_the_writer_and_leaves_the_table_as_it_was(
     )
     assert (catalog.version("t"), catalog.read("t").height) == (0, 1)
     assert len([path for path in (tmp_path / "t").iterdir() if path.is_file()]) == 1
+
+
+def test_a_full_disk_stops_an_ingest_s_task_with_the_same_words(
+    tmp_path: Path, child_environment: dict[str, str]
+) -> None:
+    """They come from the task as they are, and no part of a file stays for a next try to take."""
+    rows = np.random.default_rng(0).random(100_000)
+    pl.DataFrame({"x": rows}).write_csv(tmp_path / "rows.csv")
+
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK_OF_A_TASK, str(tmp_path)],
+        env=child_environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert done.stdout == (
+        f"folder {tmp_path / 'tables/t'}: cannot be written: File too large. Make room or choose "
+        "another folder, then repeat: nothing is lost\n"
+    )
+    assert [path for path in (tmp_path / "tables").rglob("*") if path.is_file()] == []
 
 
 def test_a_topic_that_vanished_after_the_plan_is_told(kafka: str) -> None:

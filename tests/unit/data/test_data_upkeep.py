@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from heliostat.data import pii
+from heliostat.data import checkpoints, pii, reading, recent
 from heliostat.data.citations import cite, release
 from heliostat.data.diff import diff
 from heliostat.data.restore import restore
@@ -205,3 +205,89 @@ def test_the_checkpoint_of_optimize_holds_no_file_that_is_gone(catalog: Catalog)
     assert catalog.read("t", 7)["id"].to_list() == list(range(8))
     assert catalog.write("t", pl.DataFrame({"id": [9], "mail": ["c"]}), run_id="more") == 21
     assert plan_vacuum(catalog, "t", now=later(), retention=timedelta(0)).num_bytes > 0
+
+
+def test_a_checkpoint_that_is_there_is_left_as_it_is(catalog: Catalog) -> None:
+    """A reader that has seen how long it is looks for its footer there: not a byte changes."""
+    appended(catalog, 3)
+    folder = catalog.storage("t")
+    table = catalog._existing("t", None)
+    table.create_checkpoint()
+    log = Path(catalog.root) / "t" / "_delta_log"
+    (made,) = log.glob("*.checkpoint.parquet")
+    before = (made.read_bytes(), made.stat().st_mtime_ns, made.stat().st_ino)
+    hint = (log / "_last_checkpoint").read_bytes()
+
+    checkpoints.write(folder, table)
+    optimize(catalog, "t", run_id="nothing-to-do", target_bytes=1)
+
+    assert (made.read_bytes(), made.stat().st_mtime_ns, made.stat().st_ino) == before
+    assert (log / "_last_checkpoint").read_bytes() == hint
+    assert list(log.glob("*.checkpoint.parquet")) == [made]
+
+
+def _grown(catalog: Catalog, num_versions: int) -> None:
+    """Write so many versions, each with two files that are not there, and one that has all rows."""
+    catalog.write("t", pl.DataFrame({"id": [0]}), run_id="first")
+    log = Path(catalog.root) / "t" / "_delta_log"
+    actions = [json.loads(line) for line in (log / f"{0:020d}.json").read_text().splitlines()]
+    (add,) = (item["add"] for item in actions if "add" in item)
+    names = [add["path"]]
+
+    def commit(version: int, changes: list[dict[str, object]]) -> None:
+        done = [{"txn": {"appId": f"r{version}", "version": version}}, *changes]
+        text = "".join(json.dumps(item) + "\n" for item in done)
+        (log / f"{version:020d}.json").write_text(text)
+
+    for version in range(1, num_versions):
+        new = [f"part-r{version}-{part}.parquet" for part in range(2)]
+        commit(version, [{"add": {**add, "path": name}} for name in new])
+        names += new
+    rows = catalog.stage("t", pl.DataFrame({"id": range(len(names))}), run_id="all", part=0)
+    stats = json.dumps({"numRecords": rows.num_rows})
+    all_rows = {**add, "path": rows.path, "size": rows.size_bytes, "stats": stats}
+    gone = [
+        {"remove": {"path": name, "dataChange": False, "deletionTimestamp": 1}} for name in names
+    ]
+    commit(num_versions, [*gone, {"add": all_rows}])
+
+
+def test_a_table_of_many_versions_is_read_from_its_last_checkpoint_on(catalog: Catalog) -> None:
+    """The same rows, columns and files as the usual way, with what was committed after it."""
+    _grown(catalog, recent.MANY)
+    folder = catalog.storage("t")
+    assert recent.open_newest(folder) is None
+    optimize(catalog, "t", run_id="nothing-to-do")
+    quick, usual = recent.open_newest(folder), reading.open_table(folder)
+    assert quick is not None
+    assert usual is not None
+
+    assert quick.version() == usual.version() == recent.MANY
+    assert reading.active(quick) == reading.active(usual)
+    assert reading.schema(quick) == reading.schema(usual)
+    assert catalog.read("t")["id"].to_list() == list(range(2 * recent.MANY - 1))
+    more = pl.DataFrame({"id": [-1], "name": ["x"]})
+    assert catalog.write("t", more, run_id="more", mode="append") == recent.MANY + 2
+    assert catalog.version("t") == recent.MANY + 2
+    assert catalog.read("t").filter(id=-1).rows() == [(-1, "x")]
+    assert catalog.write("t", more, run_id="r7", mode="append") == 7
+    assert catalog.active("t", recent.MANY) == reading.active(usual)
+
+
+def test_a_table_whose_checkpoint_is_gone_is_opened_the_usual_way(catalog: Catalog) -> None:
+    """Also where another program cleaned up, or cut the note of the last checkpoint."""
+    appended(catalog, 5)
+    folder = catalog.storage("t")
+    optimize(catalog, "t", run_id="o")
+    log = Path(catalog.root) / "t" / "_delta_log"
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    found = recent.open_newest(folder, many=1)
+    assert found is not None
+    assert found.version() == 5
+
+    checkpoint.rename(checkpoint.with_suffix(".away"))
+    assert recent.open_newest(folder, many=1) is None
+    checkpoint.with_suffix(".away").rename(checkpoint)
+    (log / "_last_checkpoint").write_bytes(b'{"version"')
+    assert recent.open_newest(folder, many=1) is None
+    assert catalog.read("t").height == 5

@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from heliostat.data.origins import files_digest
 from heliostat.pipeline.progress import Reporter
-from heliostat.pipeline.stages import Result, Stages, files_digest
+from heliostat.pipeline.stages import Result, Stages
 
 
 class _Kept:
