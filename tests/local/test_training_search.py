@@ -93,8 +93,12 @@ def test_cpus_of_a_maker_that_was_killed_come_back_and_those_of_others_stay(
         def make(self) -> None:
             from ray.util.placement_group import placement_group
 
-            assert placement_group([{"CPU": 1}]).wait(30)
+            assert placement_group([{"CPU": 0.9}]).wait(30)
 
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    own = placement_group([{"CPU": 0.001}])
+    assert own.wait(30)
     killed, living = Maker.remote(), Maker.remote()
     ray_session.get([killed.make.remote(), living.make.remote()])
     both = leftovers.present()
@@ -107,6 +111,8 @@ def test_cpus_of_a_maker_that_was_killed_come_back_and_those_of_others_stay(
     assert leftovers.wait_until_gone({left}, 5.0)
     ray_session.kill(living)
     assert leftovers.wait_until_gone(set(), 30.0)
+    assert own.wait(1)
+    remove_placement_group(own)
 
 
 @pytest.mark.proof

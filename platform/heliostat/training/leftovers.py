@@ -53,8 +53,10 @@ def _groups() -> Iterator[tuple[Any, str]]:
         group = PlacementGroupTableData.FromString(content)
         if group.state == PlacementGroupTableData.REMOVED or group.is_detached:
             continue
-        if group.creator_actor_id and group.creator_job_id.hex() == job_id:
-            yield ray.PlacementGroupID(group.placement_group_id), group.creator_actor_id.hex()
+        # Groups of the driver, Tune's own among them, have no actor: a number of ones.
+        maker = ray.ActorID(group.creator_actor_id)
+        if not maker.is_nil() and group.creator_job_id.hex() == job_id:
+            yield ray.PlacementGroupID(group.placement_group_id), maker.hex()
 
 
 def _is_alive(actor_id: str) -> bool:
