@@ -46,12 +46,13 @@ def _groups() -> Iterator[tuple[Any, str]]:
     """Id and maker of each group that is there. No public call names the maker."""
     import ray
     from ray._private import state
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.core.generated import gcs_pb2
 
+    table: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
     job_id = ray.get_runtime_context().get_job_id()
     for content in state.state._connect_and_get_accessor().get_placement_group_table():
-        group = PlacementGroupTableData.FromString(content)
-        if group.state == PlacementGroupTableData.REMOVED or group.is_detached:
+        group = table.FromString(content)
+        if group.state == table.REMOVED or group.is_detached:
             continue
         # Groups of the driver, Tune's own among them, have no actor: a number of ones.
         maker = ray.ActorID(group.creator_actor_id)
@@ -63,4 +64,4 @@ def _is_alive(actor_id: str) -> bool:
     from ray._private import state
 
     # Ray forgets an actor long after its death.
-    return state.actors(actor_id).get("State", "DEAD") != "DEAD"
+    return bool(state.actors(actor_id).get("State", "DEAD") != "DEAD")
