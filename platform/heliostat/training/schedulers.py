@@ -25,15 +25,16 @@ def domain(kind: Range | Choice) -> Any:
     return tune.uniform(kind.low, kind.high)
 
 
-def searcher(plan: SearchRecipe) -> Any:
-    """What proposes the trials."""
+def searcher(plan: SearchRecipe, max_concurrent: int) -> Any:
+    """What proposes the trials, so many at a time."""
     if plan.searcher == "optuna":
+        from ray.tune.search import ConcurrencyLimiter
         from ray.tune.search.optuna import OptunaSearch
 
-        return OptunaSearch(seed=plan.seed)
+        return ConcurrencyLimiter(OptunaSearch(seed=plan.seed), max_concurrent)
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    return BasicVariantGenerator(random_state=plan.seed)
+    return BasicVariantGenerator(random_state=plan.seed, max_concurrent=max_concurrent)
 
 
 def scheduler(plan: SearchRecipe, num_epochs: int) -> Any:

@@ -150,10 +150,10 @@ def _tune(plan: _Plan, progress: Progress | None) -> list[Trial]:
             param_space={name: schedulers.domain(kind) for name, kind in plan.search.space.items()},
             tune_config=tune.TuneConfig(
                 num_samples=plan.search.num_trials,
-                max_concurrent_trials=concurrent,
                 metric="validation_loss",
                 mode="min",
-                search_alg=schedulers.searcher(plan.search),
+                # Tune ignores its own `max_concurrent_trials` beside a random searcher.
+                search_alg=schedulers.searcher(plan.search, concurrent),
                 scheduler=schedulers.scheduler(plan.search, plan.recipe.num_epochs),
             ),
             run_config=tune.RunConfig(
