@@ -138,6 +138,11 @@ def test_every_kind_of_search_runs_to_its_end(
         assert len(whole) == 4
     assert all(1 <= len(trial.losses) <= 3 for trial in found.trials)
     assert RATES["learning_rate"].low <= found.recipe.learning_rate <= RATES["learning_rate"].high
+    if scheduler == "pbt":
+        for trial in found.trials:
+            changes = tracking.metric_history(trial.run_id, "search/learning_rate")
+            assert changes[0][0] == 0
+            assert changes[-1][1] == trial.values["learning_rate"]
     # The next training needs them, and so does the next search in this Ray.
     assert ray_session.available_resources()["CPU"] == 2
     assert leftovers.present() == set()

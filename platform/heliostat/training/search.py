@@ -108,6 +108,19 @@ def within(space: Mapping[str, Range | Choice], values: Mapping[str, Any]) -> di
     return found
 
 
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Those of a trial's values that can be drawn as curves.
+
+    >>> numbers({"learning_rate": 0.01, "params.kind": "wide", "params.gated": True})
+    {'search/learning_rate': 0.01}
+    """
+    return {
+        f"search/{name}": float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
 def check(recipe: TrainRecipe, search: SearchRecipe) -> None:
     """Refuse a search that could not work, before anything starts.
 

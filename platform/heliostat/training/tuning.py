@@ -178,7 +178,9 @@ def _trial(plan: _Plan, values: dict[str, Any]) -> None:
     recipe = search.applied(plan.recipe, values)
     run_id = _child(plan, folder, values, recipe)
     if plan.search.scheduler == "pbt":
-        _adopt(folder / run_id, tune.get_checkpoint())
+        epoch = _adopt(folder / run_id, tune.get_checkpoint())
+        # Parameters of a run cannot change; these do.
+        plan.tracking.log_metrics(run_id, search.numbers(values), epoch)
     errors: list[BaseException] = []
 
     def train() -> None:
@@ -225,16 +227,17 @@ def _child(plan: _Plan, folder: Path, values: Mapping[str, Any], recipe: TrainRe
     return run_id
 
 
-def _adopt(folder: Path, checkpoint: Any) -> None:
-    """Go on from another trial's checkpoint, which Tune hands over."""
+def _adopt(folder: Path, checkpoint: Any) -> int:
+    """Go on from another trial's checkpoint, which Tune hands over; return its whole epochs."""
     if checkpoint is None:
-        return
+        return 0
     # The trial's workers before it was paused may be about to go: they must not write once more.
     MetricSpool(folder).wait_for_writer(_PATIENCE_S)
     with checkpoint.as_directory() as given:
-        name = json.loads((Path(given) / "checkpoint.json").read_text())["position"]["total"]
+        place = json.loads((Path(given) / "checkpoint.json").read_text())["position"]
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
-        shutil.copytree(given, folder / FOLDER / f"step-{name:09d}")
+        shutil.copytree(given, folder / FOLDER / f"step-{place['total']:09d}")
+    return int(place["epoch"])
 
 
 def _shared(plan: _Plan, folder: Path) -> Any:
