@@ -196,11 +196,14 @@ def test_a_recipe_brings_its_own_loss_measure_and_loop(tmp_path: Path) -> None:
 def test_a_compiled_network_learns_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`torch.compile` changes speed alone, and the weights keep their names."""
+    """Rounding aside, and the weights keep their names. Without what is drawn in the network:
+    there `torch.compile` draws other numbers.
+    """
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     plain = dataclasses.replace(
-        RECIPE, params={"hidden": 16, "blocks": 1, "dropout": 0.0}, compute=Compute()
-    )
+        RECIPE, params={"hidden": 16, "blocks": 1, "dropout": 0.0}, unknown_ratio=0.0,
+        compute=Compute(),
+    )  # fmt: skip
     compiled = dataclasses.replace(plain, compute=Compute(compile=True))
     for name, recipe in (("plain", plain), ("compiled", compiled)):
         _train(recipe, tmp_path / name)
