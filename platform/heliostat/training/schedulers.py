@@ -34,7 +34,13 @@ def searcher(plan: SearchRecipe, max_concurrent: int) -> Any:
         return ConcurrencyLimiter(OptunaSearch(seed=plan.seed), max_concurrent)
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    return BasicVariantGenerator(random_state=plan.seed, max_concurrent=max_concurrent)
+    class Random(BasicVariantGenerator):
+        def set_state(self, state: dict[str, Any]) -> None:
+            # A driver killed between Tune's two files leaves trials here that have ended, and
+            # their places would never be free. Trials that go on may exceed the limit instead.
+            super().set_state({**state, "_live_trials": set()})
+
+    return Random(random_state=plan.seed, max_concurrent=max_concurrent)
 
 
 def scheduler(plan: SearchRecipe, num_epochs: int) -> Any:
