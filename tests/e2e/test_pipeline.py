@@ -325,6 +325,19 @@ def test_the_finished_rollout_explains_itself_in_words(
 
 
 @pytest.mark.proof
+def test_trees_on_trial_against_a_network_go_the_whole_way(live_platform: LivePlatform) -> None:
+    """Trained, judged, signed and answering live requests as a network does, in the same rollout."""
+    done = _submit(live_platform, "jobs.flights:small_trees")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = _newest_report(live_platform)
+    assert report["rollout"]["state"] == "promoted"
+    assert (report["failed"], report["features_online_vs_offline"]["different"]) == (0, 0)
+    assert report["scores_online_vs_offline"]["different"] == 0
+    assert report["versions"]["candidate"]["answered"] > 0
+
+
+@pytest.mark.proof
 def test_images_go_the_same_way_to_a_version_that_earned_its_traffic(
     live_platform: LivePlatform,
 ) -> None:

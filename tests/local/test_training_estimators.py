@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +40,33 @@ GATES = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, pytest.param(dataclasses.replace(RECIPE, pickle=True), marks=pytest.mark.proof)],
+    ids=["onnx", "pickle"],
+)
 def test_trees_go_from_rows_to_a_verified_version_that_answers(
-    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: TrainRecipe
 ) -> None:
-    """One run with parameters, data versions and losses; the version answers as what was judged."""
+    """One run with parameters, data versions and losses; the version answers as what was judged.
+
+    So does the estimator itself, where the recipe asks for a pickle.
+    """
     tracking, home = tracking_in(tmp_path, monkeypatch), Home(root=tmp_path / "home")
     rows = made_rows(3000)
     learn, unseen = rows.head(2500), rows.tail(500)
     told: list[tuple[int, int | None, str]] = []
     with runs.tracked(tracking, "exp", "trees", {}, tmp_path) as run_id:
         record.record(
-            tracking, run_id, RECIPE, data_versions={"rows": 3}, revision="abc", changes="+1\n"
+            tracking, run_id, recipe, data_versions={"rows": 3}, revision="abc", changes="+1\n"
         )
         fitted = fit(
-            RECIPE, learn, tracking=tracking, run_id=run_id, storage_path=tmp_path,
+            recipe, learn, tracking=tracking, run_id=run_id, storage_path=tmp_path,
             progress=lambda *done: told.append(done),
         )  # fmt: skip
         package = tmp_path / "package"
         export.write_network(
-            fitted, RECIPE, package, model="trees", features=None, sample=learn.head(50)
+            fitted, recipe, package, model="trees", features=None, sample=learn.head(50)
         )
         scores = columns.score(Predictor.load(package, None), unseen)
         found = evaluate(

@@ -74,12 +74,16 @@ def export(
 
     Raises:
         UntrustedModel: The package is not what was signed.
-        ConfigError: The target is not empty, or there are no rows.
+        ConfigError: The target is not empty, there are no rows, or the package holds a pickle.
     """
     require(len(numeric_BN) > 0, "edge rows", len(numeric_BN), "must be at least one")
     target.mkdir(parents=True, exist_ok=True)
     require(not any(target.iterdir()), "edge bundle", str(target), "must be empty")
     before = Predictor.load(package, keys, device="cpu")
+    require(
+        before.description.network == "onnx", "edge package", before.description.network,
+        "must hold an ONNX network; devices open no pickles",
+    )  # fmt: skip
     answers_B = before.run(numeric_BN, categorical_BC)
     network = target / "model.onnx"
     _quantise(package / "model.onnx", network)

@@ -29,7 +29,7 @@ _NO_CATEGORIES.setflags(write=False)
 
 
 class Network(Protocol):
-    """An opened network: ONNX Runtime's session, or what torch runs in its place."""
+    """An opened network: ONNX Runtime's session, what torch runs in its place, or a pickle's."""
 
     def get_inputs(self) -> Sequence[Any]:
         """Each with ``name`` and ``shape``."""
@@ -83,8 +83,8 @@ class Predictor:
         """
         found = "" if keys_dir is None else _verify(package_dir, keys_dir, digest)
         description = PackageDescription.read(package_dir)
-        path = package_dir / "model.onnx"
-        session = _open(path, description.model, device or description.serving.device)
+        path = package_dir / description.file
+        session = _open(path, description, device or description.serving.device)
         predictor = Predictor(description, session, found)
         _check_network(session, description, path)
         predictor.size_bytes = path.stat().st_size + _SESSION_BYTES
@@ -241,7 +241,15 @@ def _slow_code(value: Any, table: Mapping[str | None, int]) -> int:
     return table.get(str(value), UNKNOWN_CODE)
 
 
-def _open(path: Path, model: str, device: Literal["cpu", "cuda"]) -> Network:
+def _open(path: Path, description: PackageDescription, device: Literal["cpu", "cuda"]) -> Network:
+    if description.network == "pickle":
+        from heliostat.inference.pickled import PickledNetwork
+
+        return PickledNetwork(
+            path,
+            num_numeric=len(description.numeric),
+            num_categorical=len(description.categorical),
+        )
     import onnxruntime
 
     known = onnxruntime.get_available_providers()
@@ -251,7 +259,7 @@ def _open(path: Path, model: str, device: Literal["cpu", "cuda"]) -> Network:
 
     # Falling back to the CPU would be slow without a word.
     require(
-        torch.cuda.is_available(), f"model {model}: serving.device", device,
+        torch.cuda.is_available(), f"model {description.model}: serving.device", device,
         _NO_GPU + ", ".join(known),
     )  # fmt: skip
     from heliostat.inference.torch_network import TorchNetwork

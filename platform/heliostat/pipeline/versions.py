@@ -21,6 +21,7 @@ from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe, VersionRecipe
 from heliostat.pipeline.stages import Result
+from heliostat.registry import mlmodel
 from heliostat.registry.package import FeatureServiceReference, service_of
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
@@ -259,6 +260,8 @@ class Maker:
             fitted, self.version.training, network,
             model=self.recipe.model, features=reference(self.recipe.service), sample=rows.head(500),
         )  # fmt: skip
+        signature = (network / mlmodel.FILE).read_text(encoding="utf-8")
+        self.tracking.log_text(run_id, signature, f"model/{mlmodel.FILE}")
         training = self.version.training
         baseline.of(
             rows, numeric=(*training.numeric, training.label), categorical=training.categorical,

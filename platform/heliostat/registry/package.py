@@ -3,8 +3,10 @@
 A package is one directory::
 
     model.json            this description
+    MLmodel               inputs and output as MLflow's tools read them
     model.onnx            inputs ``numeric`` float32 (B, N), ``categorical`` int64 (B, C);
                           output float32 (B,) or (B, K); NaN in numeric means missing
+    model.pkl             instead of it, where the recipe asked for a pickle (adr/0049)
     weights.safetensors   the same weights, for training on
     card.md               the model card, for people
     baseline.json         histograms of the training set: each input's and the label's
@@ -24,8 +26,12 @@ from typing import Any, Literal
 
 from heliostat.config import require
 from heliostat.errors import ConfigError
+from heliostat.registry import pickles
 
 FORMAT = 1
+
+NETWORKS = {"onnx": "model.onnx", "pickle": pickles.ALLOWED}
+"""File of a package's network, by what it is."""
 
 MISSING_CODE = 0
 """Code of a missing category in the ``categorical`` input."""
@@ -165,6 +171,14 @@ class PackageDescription:
 
     serving: ServingOptions = ServingOptions()
 
+    network: Literal["onnx", "pickle"] = "onnx"
+    """pickle: `inference.pickled` opens it, in a process that may do nothing else."""
+
+    @property
+    def file(self) -> str:
+        """Name of the network's file."""
+        return NETWORKS[self.network]
+
     @property
     def numeric(self) -> tuple[ModelInput, ...]:
         """Inputs of the ``numeric`` tensor, in column order."""
@@ -205,7 +219,14 @@ class PackageDescription:
             features=None if raw["features"] is None else service_of(raw["features"]),
             # Packages from before these options have none.
             serving=ServingOptions(**raw.get("serving", {})),
+            network=_network(path, raw.get("network", "onnx")),
         )
+
+
+def _network(path: Path, said: Any) -> Literal["onnx", "pickle"]:
+    require(said in NETWORKS, f"{path}: network", said, f"must be one of {tuple(NETWORKS)}")
+    known: Literal["onnx", "pickle"] = said
+    return known
 
 
 def service_of(raw: Mapping[str, Any]) -> FeatureServiceReference:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickletools
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+
+ALLOWED = "model.pkl"
+"""The one pickle that a package may hold, if its description says so."""
 
 _SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".dill"})
 _PROBED_BYTES = 4096
@@ -18,6 +22,25 @@ def find(folder: Path, names: Iterable[str]) -> list[str]:
     every file that the predictor does not know, it is never opened.
     """
     return sorted(name for name in names if _is_pickle(folder / name))
+
+
+def refused(folder: Path, names: Iterable[str]) -> list[str]:
+    """Name the pickles that the package's recipe did not ask for.
+
+    Args:
+        folder: A package whose files are what was signed, or that is about to be signed: its
+            description is read here.
+        names: Its files.
+    """
+    found = find(folder, names)
+    if found == [ALLOWED]:
+        try:
+            description = json.loads((folder / "model.json").read_bytes())
+        except (OSError, ValueError):
+            return found
+        if isinstance(description, dict) and description.get("network") == "pickle":
+            return []
+    return found
 
 
 def _is_pickle(path: Path) -> bool:

@@ -135,7 +135,8 @@ def sign(package_dir: Path, keys_dir: Path) -> str:
     The key is created on first use. A package that was signed before is signed again.
 
     Raises:
-        ConfigError: The package is empty or holds a pickle, a symbolic link or a special file.
+        ConfigError: The package is empty or holds a symbolic link, a special file, or a pickle
+            that its recipe did not ask for.
     """
     from model_signing import signing
 
@@ -147,7 +148,7 @@ def sign(package_dir: Path, keys_dir: Path) -> str:
         raise ConfigError("package", str(package_dir), error.problem) from error
     if not files:
         raise ConfigError("package", str(package_dir), "must hold at least one file")
-    unsafe = pickles.find(package_dir, files)
+    unsafe = pickles.refused(package_dir, files)
     if unsafe:
         raise ConfigError("package", ", ".join(unsafe), "must hold no pickle: opening it runs code")
     with tempfile.TemporaryDirectory(dir=keys_dir) as scratch:
@@ -170,7 +171,7 @@ def verify(package_dir: Path, keys_dir: Path) -> str:
     Raises:
         UntrustedModel: No trusted key signed it; or a file was changed, added, removed or
             renamed; or the package holds a symbolic link or anything else that is not a
-            plain file or folder; or a pickle, whoever signed it.
+            plain file or folder; or a pickle that its recipe did not ask for, whoever signed it.
     """
     from model_signing import verifying
 
@@ -199,7 +200,7 @@ def verify(package_dir: Path, keys_dir: Path) -> str:
     unsigned = files - {SIGNATURE} - digests.keys()
     if unsigned:
         raise UntrustedModel(package_dir, f"added files: {', '.join(sorted(unsigned))}")
-    found = pickles.find(package_dir, files - {SIGNATURE})
+    found = pickles.refused(package_dir, files - {SIGNATURE})
     if found:
         raise UntrustedModel(package_dir, f"it holds pickles, which run code: {', '.join(found)}")
     return _content_digest(digests)

@@ -112,6 +112,24 @@ class Tracking:
         with self._answering() as client:
             client.log_batch(run_id, tags=[RunTag(name, text) for name, text in tags.items()])
 
+    def log_datasets(self, run_id: str, versions: Mapping[str, str | int]) -> None:
+        """Log what the run reads, by name and version; MLflow lists it as the run's datasets."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        read = [
+            DatasetInput(
+                Dataset(
+                    name=name,
+                    digest=str(version),
+                    source_type="delta_table",
+                    source=json.dumps({"delta_table_name": name, "delta_table_version": version}),
+                )
+            )
+            for name, version in sorted(versions.items())
+        ]
+        with self._answering() as client:
+            client.log_inputs(run_id, read)
+
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """Store a text as the run's artifact `path`."""
         with self._answering() as client:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ def write_package(
     fails_above: float | None = None,
     work: int = 0,
     serving: ServingOptions | None = None,
+    pickled: Any = None,
 ) -> PackageDescription:
     """Write a logistic model whose score can be computed by hand.
 
@@ -41,6 +44,7 @@ def write_package(
             server must treat as an error of this version.
         work: So many products of large matrices whose result is not used: time, not sense.
         serving: How a server should run it.
+        pickled: A fitted regressor that answers instead, kept as a pickle; the formula is not.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -51,7 +55,11 @@ def write_package(
         output="score",
         features=features,
         serving=serving or ServingOptions(),
+        network="onnx" if pickled is None else "pickle",
     )
+    if pickled is not None:
+        content = pickle.dumps({"estimator": pickled, "task": "regression"})
+        return _finished(description, directory, content, keys_dir)
     num_numeric, num_codes = len(description.numeric), len(description.categorical)
     if weights is None:
         weights = [1.0] * num_numeric
@@ -122,8 +130,14 @@ def write_package(
     )
     network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(network)
+    return _finished(description, directory, network.SerializeToString(), keys_dir)
+
+
+def _finished(
+    description: PackageDescription, directory: Path, content: bytes, keys_dir: Path | None
+) -> PackageDescription:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "model.onnx").write_bytes(network.SerializeToString())
+    (directory / description.file).write_bytes(content)
     description.write(directory)
     if keys_dir is not None:
         from heliostat.registry import signing

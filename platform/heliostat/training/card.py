@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _WORST_SLICES = 5
 _NEEDED_INPUTS = 8
+_PICKLED = (
+    "**A pickle.** Opening it runs what its author wrote; only a locked process of its own does so."
+)
 
 
 def render(
@@ -29,6 +32,8 @@ def render(
     parts += ["## Made from", _bullets(lineage)]
     trained = f"Trained on {fitted.num_train:,} rows, {fitted.num_validation:,} held back; "
     parts.append(f"{trained}epoch {fitted.best_epoch} of {fitted.num_epochs} was kept.")
+    if description.network == "pickle":
+        parts.append(_PICKLED)
     parts += [
         "## Gates",
         _table(("gate", "metric", "saw", "needs", "result", "why"), map(_gate, gates.results)),

@@ -1,19 +1,20 @@
-"""Fit an estimator in one worker: measured as a network is, kept as ONNX, never pickled.
+"""Fit an estimator in one worker: measured as a network is, kept as ONNX or, if asked, a pickle.
 
 Shapes: B rows, N numeric inputs, C categorical inputs.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from heliostat.config import require
-from heliostat.inference import networks
+from heliostat.inference.estimator import Fitted, table
+from heliostat.registry import pickles
 from heliostat.registry.package import MISSING_CODE, UNKNOWN_CODE
 from heliostat.training import estimator_onnx
 from heliostat.training.evaluate import row_log_loss
@@ -30,20 +31,6 @@ _SAMPLE_ROWS = 500
 _OUTPUT = "score"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fitted:
-    """An estimator that has learned."""
-
-    estimator: Any
-    task: str
-
-    def answers(
-        self, numeric_BN: NDArray[np.float32], categorical_BC: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Probabilities, or numbers in the label's unit, shape (B,)."""
-        return _answers(self.estimator, table(numeric_BN, categorical_BC), self.task)
-
-
 def train(session: Session) -> None:
     """Fit, measure, keep; a training that is whole already is left alone."""
     if session.is_fitted:
@@ -57,7 +44,9 @@ def train(session: Session) -> None:
         for step, loss in _curve(fitted, held):
             if recipe.log_every_steps and step % recipe.log_every_steps == 0:
                 session.log(step, {"validation_loss": loss})
-    session.end_fit(metrics, lambda folder: write(fitted, rows, learn, folder))
+    session.end_fit(
+        metrics, lambda folder: write(fitted, rows, learn, folder, pickled=recipe.pickle)
+    )
 
 
 def fit(recipe: TrainRecipe, rows: PreparedRows, learn: Tensors) -> Fitted:
@@ -84,16 +73,9 @@ def fit(recipe: TrainRecipe, rows: PreparedRows, learn: Tensors) -> Fitted:
     return Fitted(estimator=estimator, task=recipe.task)
 
 
-def table(
-    numeric_BN: NDArray[np.float32], categorical_BC: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """What an estimator is given, shape (B, N + C)."""
-    # np.clip leaves NaN alone.
-    cut_BN = np.clip(numeric_BN, -networks.LARGEST, networks.LARGEST).astype(np.float32)
-    return np.concatenate([cut_BN, categorical_BC.astype(np.float32)], axis=1)
-
-
-def write(fitted: Fitted, rows: PreparedRows, learn: Tensors, folder: Path) -> None:
+def write(
+    fitted: Fitted, rows: PreparedRows, learn: Tensors, folder: Path, *, pickled: bool = False
+) -> None:
     """Write the network, and the estimator's own answers, which the network must repeat.
 
     The rows are real ones, half of them with something missing if there are so many, and
@@ -101,10 +83,14 @@ def write(fitted: Fitted, rows: PreparedRows, learn: Tensors, folder: Path) -> N
     """
     import safetensors.numpy
 
-    content = estimator_onnx.convert(
-        fitted.estimator, rows.inputs, task=fitted.task, output=_OUTPUT
-    )
-    (folder / estimator_onnx.NETWORK).write_bytes(content)
+    if pickled:
+        content = pickle.dumps({"estimator": fitted.estimator, "task": fitted.task}, protocol=5)
+        (folder / pickles.ALLOWED).write_bytes(content)
+    else:
+        content = estimator_onnx.convert(
+            fitted.estimator, rows.inputs, task=fitted.task, output=_OUTPUT
+        )
+        (folder / estimator_onnx.NETWORK).write_bytes(content)
     gone_B = np.isnan(learn.numeric_BN).any(axis=1)
     gone_B |= (learn.categorical_BC == MISSING_CODE).any(axis=1)
     half = np.flatnonzero(gone_B)[: _SAMPLE_ROWS // 2]
@@ -120,15 +106,6 @@ def write(fitted: Fitted, rows: PreparedRows, learn: Tensors, folder: Path) -> N
         },
         folder / estimator_onnx.ANSWERS,
     )
-
-
-def _answers(estimator: Any, table_BX: Any, task: str) -> NDArray[np.float64]:
-    if task == "binary":
-        found = estimator.predict_proba(table_BX)[:, 1]
-    else:
-        found = estimator.predict(table_BX)
-    # A copy in one piece: safetensors writes a view of a column as if it were that.
-    return np.array(found, np.float64, order="C").reshape(-1)
 
 
 def _mean_loss(fitted: Fitted, rows: Tensors) -> float:

@@ -48,7 +48,7 @@ def convert(estimator: Any, inputs: Sequence[ModelInput], *, task: str, output: 
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise HeliostatError(
                 f"train.model = {type(estimator).__name__}: must be one that skl2onnx converts,"
-                f" since only its network is served; {first[:300]}"
+                f" since only its network is served, or train.pickle must be true; {first[:300]}"
             ) from error
     return networks.of_table(model, inputs, answer=-1, output=output)
 

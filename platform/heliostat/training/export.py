@@ -17,7 +17,7 @@ from heliostat.config import require
 from heliostat.errors import HeliostatError
 from heliostat.inference.columns import encode
 from heliostat.inference.predictor import Predictor
-from heliostat.registry import sbom, signing
+from heliostat.registry import mlmodel, sbom, signing
 from heliostat.registry.package import (
     FeatureServiceReference,
     ModelInput,
@@ -62,7 +62,7 @@ def write_network(
     features: FeatureServiceReference | None,
     sample: pl.DataFrame,
 ) -> Parity:
-    """Write ``model.onnx``, ``weights.safetensors`` and ``model.json`` into a new folder.
+    """Write the network, ``weights.safetensors`` and descriptions into a new folder.
 
     Of an estimator there are no weights, and the worker that fitted it has chosen the rows on
     which the export must agree.
@@ -82,9 +82,12 @@ def write_network(
     """
     package_dir.mkdir(parents=True, exist_ok=True)
     require(not any(package_dir.iterdir()), "package", str(package_dir), "must be empty")
-    PackageDescription(model=model, inputs=fitted.inputs, output=OUTPUT, features=features).write(
-        package_dir
-    )
+    description = PackageDescription(
+        model=model, inputs=fitted.inputs, output=OUTPUT, features=features,
+        network="pickle" if recipe.pickle else "onnx",
+    )  # fmt: skip
+    description.write(package_dir)
+    mlmodel.write(description, package_dir)
     if recipe.learner == "estimator":
         return _write_estimator(fitted, package_dir)
     network = _load(fitted, recipe)
@@ -96,7 +99,7 @@ def write_network(
 def _write_estimator(fitted: FitResult, package_dir: Path) -> Parity:
     import safetensors.numpy
 
-    shutil.copyfile(fitted.weights, package_dir / "model.onnx")
+    shutil.copyfile(fitted.weights, package_dir / PackageDescription.read(package_dir).file)
     answers = safetensors.numpy.load_file(fitted.weights.with_name(estimator_onnx.ANSWERS))
     answered_B = Predictor.load(package_dir, None).run(answers["numeric"], answers["categorical"])
     return _parity(fitted, answered_B, answers["score"], "the estimator")
@@ -129,10 +132,15 @@ def finish(
         serving: Where servers run the network, and how many rows at once.
 
     Raises:
-        ConfigError: The network is to run on a GPU and has an operator that torch does not run.
+        ConfigError: The network is to run on a GPU and is a pickle, or has an operator that
+            torch does not run.
         HeliostatError: There it would answer differently.
     """
     description = replace(PackageDescription.read(package_dir), serving=serving)
+    require(
+        description.network == "onnx" or serving.device == "cpu",
+        "serving.device", serving.device, "must be cpu for a pickled estimator",
+    )  # fmt: skip
     if serving.device == "cuda":
         _compare_with_torch(package_dir)
     description.write(package_dir)

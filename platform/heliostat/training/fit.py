@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
 from heliostat.errors import HeliostatError, Unavailable
+from heliostat.registry import pickles
 from heliostat.registry.package import ModelInput
 from heliostat.registry.tracking import Tracking
 from heliostat.telemetry import Progress
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 _POLL_S = 0.3
-_RESULT = {
-    "network": ("weights.safetensors",),
-    "estimator": (estimator_onnx.NETWORK, estimator_onnx.ANSWERS),
-}
-"""Files of a checkpoint that a training ends with, by kind of learner."""
 
 
 class TrainingFailed(HeliostatError):
@@ -56,7 +52,7 @@ class FitResult:
 
     weights: Path
     """Safetensors file of the best epoch's network, statistics included; of an estimator its
-    ONNX network, with ``answers.safetensors`` beside it."""
+    ONNX network or its pickle, with ``answers.safetensors`` beside it."""
 
     inputs: tuple[ModelInput, ...]
     """Numeric inputs, then categorical ones with the vocabularies that were found."""
@@ -122,7 +118,7 @@ def fit(
     if tracking is not None:
         spool.send(tracking, run_id)
     chosen = best(Checkpoints(folder / FOLDER, recipe.keep).whole())
-    names = _RESULT[recipe.learner]
+    names = _ends_with(recipe)
     for name in names:
         scratch = folder / f"{name}.part"
         shutil.copyfile(chosen.folder / name, scratch)
@@ -138,6 +134,14 @@ def fit(
         num_train=prepared.num_train,
         num_validation=prepared.num_validation,
     )
+
+
+def _ends_with(recipe: TrainRecipe) -> tuple[str, ...]:
+    """Files of a checkpoint that are a training's result, the network first."""
+    if recipe.learner == "network":
+        return ("weights.safetensors",)
+    network = pickles.ALLOWED if recipe.pickle else estimator_onnx.NETWORK
+    return network, estimator_onnx.ANSWERS
 
 
 def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:

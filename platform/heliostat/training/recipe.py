@@ -52,6 +52,11 @@ class TrainRecipe:
     epochs, batch_size, learning_rate and weight_decay mean nothing, and a lost worker begins
     again."""
 
+    pickle: bool = False
+    """With learner="estimator": keep the fitted estimator as a pickle instead of ONNX, for one that
+    skl2onnx cannot convert. A process of its own answers for it, which may read code and nothing
+    else (adr/0049); servers need the trainer's packages and own classes in the same versions."""
+
     task: Literal["binary", "regression"] = "binary"
     """Cross-entropy on a probability, or squared error on a number."""
 
@@ -152,6 +157,10 @@ class TrainRecipe:
                 self.min_workers is None, "train.min_workers", self.min_workers,
                 'needs feed="map"; a stream is split for a fixed number of workers',
             )  # fmt: skip
+        require(
+            not self.pickle or self.learner == "estimator", "train.pickle", self.pickle,
+            'must be false with learner="network", which ends as ONNX',
+        )  # fmt: skip
         if self.learner == "estimator":
             _refuse_for_estimators(self)
 

@@ -25,8 +25,9 @@ def record(
     """Log to a run what is needed to do it again.
 
     Parameters: every field of the recipe. Artifacts: ``recipe.json``, ``environment.txt``, and
-    ``changes.diff`` where the code differs from its commit. Tags: ``revision``, ``recipe_digest``, ``data.<table>`` for each table version. Calling it
-    again with the same arguments changes nothing.
+    ``changes.diff`` where the code differs from its commit. Tags: ``revision``, ``recipe_digest``,
+    ``data.<table>`` for each table version, which is among the run's datasets too. Calling it again
+    with the same arguments changes nothing.
 
     Args:
         tracking: Where the run is.
@@ -40,6 +41,7 @@ def record(
     tags = {f"data.{table}": str(version) for table, version in data_versions.items()}
     tags |= {"revision": revision, "recipe_digest": config.digest(recipe)}
     tracking.set_tags(run_id, tags)
+    tracking.log_datasets(run_id, data_versions)
     tracking.log_text(run_id, config.to_json(recipe) + "\n", "recipe.json")
     tracking.log_text(run_id, "\n".join(environment()) + "\n", "environment.txt")
     if changes:

@@ -58,7 +58,8 @@ class SearchRecipe:
 
     scheduler: Literal["all", "asha", "pbt"] = "all"
     """all: every trial runs all epochs. asha: bad ones end early. pbt: bad ones go on from a good
-    one's weights with changed values; the space must then hold optimisation only, no widths."""
+    one's weights with changed values; the space must then hold optimisation only, no widths, and
+    only trials that run at the same time learn from each other."""
 
     grace_epochs: int = 1
     """Epochs that asha and pbt leave a trial in peace."""
@@ -91,6 +92,33 @@ def applied(recipe: TrainRecipe, values: Mapping[str, Any]) -> TrainRecipe:
     return config.override(
         recipe, [f"{name}={json.dumps(value)}" for name, value in values.items()]
     )
+
+
+def within(space: Mapping[str, Range | Choice], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a trial with those that left their range at its nearest bound.
+
+    >>> within({"epochs": Range(low=1, high=9, whole=True)}, {"epochs": 11, "seed": 3})
+    {'epochs': 9, 'seed': 3}
+    """
+    found = dict(values)
+    for name, kind in space.items():
+        if isinstance(kind, Range) and name in found:
+            low, high = (int(kind.low), int(kind.high)) if kind.whole else (kind.low, kind.high)
+            found[name] = min(max(found[name], low), high)
+    return found
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Those of a trial's values that can be drawn as curves.
+
+    >>> numbers({"learning_rate": 0.01, "params.kind": "wide", "params.gated": True})
+    {'search/learning_rate': 0.01}
+    """
+    return {
+        f"search/{name}": float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def check(recipe: TrainRecipe, search: SearchRecipe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -17,12 +18,12 @@ from heliostat import config
 from heliostat.errors import HeliostatError, Unavailable
 from heliostat.registry.tracking import Tracking
 from heliostat.telemetry import Progress
-from heliostat.training import runs, search
+from heliostat.training import leftovers, runs, schedulers, search
 from heliostat.training.checkpoints import FOLDER, Checkpoints
 from heliostat.training.fit import fit
 from heliostat.training.picture import Trial, draw
 from heliostat.training.recipe import TrainRecipe
-from heliostat.training.search import Choice, SearchRecipe
+from heliostat.training.search import SearchRecipe
 from heliostat.training.spool import MetricSpool
 from heliostat.training.warden import TAG
 
@@ -34,6 +35,8 @@ _ROWS, _STATE, _EXPERIMENT, _RUN, _DONE = (
     "rows.parquet", "search.json", "tune", "run.json", "done.json",
 )  # fmt: skip
 _POLL_S = 0.5
+_SWEEP_S, _PATIENCE_S = 1.0, 60.0
+_SHARED = "shared"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,21 +147,25 @@ def _tune(plan: _Plan, progress: Progress | None) -> list[Trial]:
     else:
         tuner = tune.Tuner(
             placed,
-            param_space={name: _domain(kind) for name, kind in plan.search.space.items()},
+            param_space={name: schedulers.domain(kind) for name, kind in plan.search.space.items()},
             tune_config=tune.TuneConfig(
                 num_samples=plan.search.num_trials,
-                max_concurrent_trials=concurrent,
                 metric="validation_loss",
                 mode="min",
-                search_alg=_searcher(plan.search),
-                scheduler=_scheduler(plan),
+                # Tune ignores its own `max_concurrent_trials` beside a random searcher.
+                search_alg=schedulers.searcher(plan.search, concurrent),
+                scheduler=schedulers.scheduler(plan.search, plan.recipe.num_epochs),
             ),
             run_config=tune.RunConfig(
                 name=_EXPERIMENT, storage_path=str(plan.folder), verbose=0,
                 callbacks=[_ends(plan, progress)],
             ),
         )  # fmt: skip
-    tuner.fit()
+    others = leftovers.present()
+    with schedulers.without_advice(plan.search):
+        tuner.fit()
+    # The last trials' CPUs are wanted next, by the training with the best values.
+    leftovers.wait_until_gone(others, _PATIENCE_S)
     return [_read(plan, path.parent) for path in sorted(plan.folder.glob(f"trials/*/{_RUN}"))]
 
 
@@ -171,7 +178,9 @@ def _trial(plan: _Plan, values: dict[str, Any]) -> None:
     recipe = search.applied(plan.recipe, values)
     run_id = _child(plan, folder, values, recipe)
     if plan.search.scheduler == "pbt":
-        _adopt(folder / run_id, tune.get_checkpoint())
+        epoch = _adopt(folder / run_id, tune.get_checkpoint())
+        # Parameters of a run cannot change; these do.
+        plan.tracking.log_metrics(run_id, search.numbers(values), epoch)
     errors: list[BaseException] = []
 
     def train() -> None:
@@ -218,14 +227,17 @@ def _child(plan: _Plan, folder: Path, values: Mapping[str, Any], recipe: TrainRe
     return run_id
 
 
-def _adopt(folder: Path, checkpoint: Any) -> None:
-    """Go on from another trial's checkpoint, which Tune hands over."""
+def _adopt(folder: Path, checkpoint: Any) -> int:
+    """Go on from another trial's checkpoint, which Tune hands over; return its whole epochs."""
     if checkpoint is None:
-        return
+        return 0
+    # The trial's workers before it was paused may be about to go: they must not write once more.
+    MetricSpool(folder).wait_for_writer(_PATIENCE_S)
     with checkpoint.as_directory() as given:
-        name = json.loads((Path(given) / "checkpoint.json").read_text())["position"]["total"]
+        place = json.loads((Path(given) / "checkpoint.json").read_text())["position"]
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
-        shutil.copytree(given, folder / FOLDER / f"step-{name:09d}")
+        shutil.copytree(given, folder / FOLDER / f"step-{place['total']:09d}")
+    return int(place["epoch"])
 
 
 def _shared(plan: _Plan, folder: Path) -> Any:
@@ -234,17 +246,40 @@ def _shared(plan: _Plan, folder: Path) -> Any:
 
     if plan.search.scheduler != "pbt":
         return None
-    newest = Checkpoints(folder / FOLDER, plan.recipe.keep).newest()
-    return None if newest is None else tune.Checkpoint.from_directory(str(newest.folder))
+    checkpoints = Checkpoints(folder / FOLDER, plan.recipe.keep)
+    while True:
+        shutil.rmtree(folder / _SHARED, ignore_errors=True)
+        try:
+            newest = checkpoints.newest()
+            if newest is None:
+                return None
+            # Tune copies it, which takes longer than the workers may take to replace it.
+            shutil.copytree(newest.folder, folder / _SHARED, copy_function=os.link)
+        except (FileNotFoundError, shutil.Error):
+            continue
+        return tune.Checkpoint.from_directory(str(folder / _SHARED))
 
 
 def _ends(plan: _Plan, progress: Progress | None) -> Any:
-    """End a trial's run when Tune ends the trial, also early."""
+    """End a trial's run when Tune ends the trial, also early, and free its CPUs."""
     from ray import tune
 
     class Ends(tune.Callback):
         def __init__(self) -> None:
             self._ended = 0
+            self._swept_s = 0.0
+
+        def setup(self, *args: Any, **info: Any) -> None:
+            del args, info
+            # Also of a search that goes on: the clock may have begun anew since it was stored.
+            self._swept_s = time.monotonic()
+
+        def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+            del iteration, trials, info
+            # A trial that Tune ends or pauses is gone some time after Tune says so.
+            if time.monotonic() - self._swept_s >= _SWEEP_S:
+                leftovers.remove_orphans()
+                self._swept_s = time.monotonic()
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             del iteration, trials, info
@@ -290,45 +325,6 @@ def _plain(trial: Trial) -> dict[str, Any]:
         "losses": list(trial.losses),
         "status": trial.status,
     }
-
-
-def _domain(kind: Any) -> Any:
-    from ray import tune
-
-    if isinstance(kind, Choice):
-        return tune.choice(list(kind.options))
-    if kind.whole:
-        low, high = int(kind.low), int(kind.high) + 1
-        return tune.lograndint(low, high) if kind.scale == "log" else tune.randint(low, high)
-    if kind.scale == "log":
-        return tune.loguniform(kind.low, kind.high)
-    return tune.uniform(kind.low, kind.high)
-
-
-def _searcher(plan: SearchRecipe) -> Any:
-    if plan.searcher == "optuna":
-        from ray.tune.search.optuna import OptunaSearch
-
-        return OptunaSearch(seed=plan.seed)
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
-    return BasicVariantGenerator(random_state=plan.seed)
-
-
-def _scheduler(plan: _Plan) -> Any:
-    from ray.tune import schedulers
-
-    if plan.search.scheduler == "asha":
-        return schedulers.ASHAScheduler(
-            time_attr="epoch", max_t=plan.recipe.num_epochs, grace_period=plan.search.grace_epochs
-        )
-    if plan.search.scheduler == "pbt":
-        return schedulers.PopulationBasedTraining(
-            time_attr="epoch",
-            perturbation_interval=plan.search.grace_epochs,
-            hyperparam_mutations={name: _domain(kind) for name, kind in plan.search.space.items()},
-        )
-    return None
 
 
 def _write(path: Path, content: Any) -> None:

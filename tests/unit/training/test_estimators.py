@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from heliostat.errors import ConfigError, HeliostatError
 from heliostat.inference import edge
 from heliostat.inference.columns import score
 from heliostat.inference.predictor import Predictor
-from heliostat.registry import signing
+from heliostat.registry import pickles, signing
+from heliostat.registry.package import ServingOptions
 from heliostat.training import estimator_loop, estimator_onnx, estimators, export, models, network
 from heliostat.training.checkpoints import FOLDER, Checkpoints
 from heliostat.training.compute import Compute
@@ -71,7 +73,7 @@ def trained(recipe: TrainRecipe, folder: Path) -> FitResult:
     session.close()
     (made,) = Checkpoints(folder / FOLDER, recipe.keep).whole()
     return FitResult(
-        weights=made.folder / estimator_onnx.NETWORK,
+        weights=made.folder / (pickles.ALLOWED if recipe.pickle else estimator_onnx.NETWORK),
         inputs=prepared.inputs,
         statistics=prepared.statistics,
         epochs=(MetricSpool(folder).epochs()[1],),
@@ -101,7 +103,9 @@ def test_the_network_answers_as_the_estimator_does(model: Any, task: Any, tmp_pa
     )
 
     assert (parity.rows, parity.largest_difference <= 1e-6) == (1000, True)
-    assert sorted(path.name for path in package.iterdir()) == ["model.json", "model.onnx"]
+    assert sorted(path.name for path in package.iterdir()) == [
+        "MLmodel", "model.json", "model.onnx",
+    ]  # fmt: skip
     found = evaluate(
         rows()[recipe.label].to_numpy(), score(Predictor.load(package, None), rows()), task=task
     )
@@ -197,6 +201,54 @@ def test_what_cannot_be_fitted_or_served_is_refused(tmp_path: Path) -> None:
     recipe = TrainRecipe(label="paid", numeric=("age",), model=plain_object)
     with pytest.raises(ConfigError, match="must make a torch module; for an estimator say learner"):
         network.build(recipe, prepared.inputs, prepared.statistics)
+
+
+def test_a_pickle_is_kept_only_if_the_recipe_asks_for_it(tmp_path: Path) -> None:
+    """What cannot become ONNX is signed, judged and answers; devices and GPUs refuse it.
+
+    Another pickle beside it, or the same one without the recipe's word, is refused.
+    """
+    recipe = dataclasses.replace(RECIPE, model=only_in_python, params={}, pickle=True)
+    fitted = trained(recipe, tmp_path / "run")
+    package, keys = tmp_path / "package", tmp_path / "keys"
+    parity = export.write_network(
+        fitted, recipe, package, model="shop", features=None, sample=rows(10)
+    )
+    assert (parity.rows, parity.largest_difference <= 1e-6) == (1000, True)
+    evaluation = evaluate(rows()["paid"].to_numpy(), score(Predictor.load(package, None), rows()))
+    told: Any = {
+        "fitted": fitted.summary, "evaluations": {"rows": evaluation},
+        "gates": judge(evaluation.metrics, [GATE]), "lineage": {"revision": "abc"},
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="must be cpu for a pickled estimator"):
+        export.finish(package, keys, **told, serving=ServingOptions(device="cuda"))
+    export.finish(package, keys, **told)
+
+    assert json.loads((package / "gates.json").read_text())["passed"] is True
+    assert "**A pickle.**" in (package / "card.md").read_text()
+    assert sorted(path.name for path in package.iterdir() if "model." in path.name) == [
+        "model.json", "model.pkl", "model.sig",
+    ]  # fmt: skip
+    predictor = Predictor.load(package, keys)
+    numeric, categorical = predictor.encode({"age": [40], "spent": [None], "shop": ["west"]})
+    with pytest.raises(ConfigError, match="devices open no pickles"):
+        edge.export(
+            package, keys, tmp_path / "edge", numeric_BN=numeric, categorical_BC=categorical
+        )
+    shutil.copyfile(package / "model.pkl", package / "extra.bin")
+    with pytest.raises(ConfigError, match=r"extra\.bin, model\.pkl': must hold no pickle"):
+        signing.sign(package, keys)
+    (package / "extra.bin").unlink()
+    dataclasses.replace(predictor.description, network="onnx").write(package)
+    with pytest.raises(ConfigError, match=r"model\.pkl': must hold no pickle"):
+        signing.sign(package, keys)
+
+
+def test_a_network_is_never_a_pickle() -> None:
+    """The recipe's word is for estimators."""
+    with pytest.raises(ConfigError) as error:
+        TrainRecipe(label="y", numeric=("a",), pickle=True)
+    assert str(error.value).startswith("train.pickle = True: must be false")
 
 
 def plain_object(inputs: Any, **params: Any) -> Any:

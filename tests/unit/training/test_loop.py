@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import safetensors.torch
 import torch
 
 from heliostat.training import loop
@@ -189,3 +190,30 @@ def test_a_recipe_brings_its_own_loss_measure_and_loop(tmp_path: Path) -> None:
     losses = [epoch["train_loss"] for epoch in _end(own_loop, tmp_path / "loop")[1].values()]
     assert len(losses) == 3
     assert losses[2] < losses[0]
+
+
+@pytest.mark.proof
+def test_a_compiled_network_learns_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding aside, and the weights keep their names. Without what is drawn in the network:
+    there `torch.compile` draws other numbers.
+    """
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    plain = dataclasses.replace(
+        RECIPE, params={"hidden": 16, "blocks": 1, "dropout": 0.0}, unknown_ratio=0.0,
+        compute=Compute(),
+    )  # fmt: skip
+    compiled = dataclasses.replace(plain, compute=Compute(compile=True))
+    for name, recipe in (("plain", plain), ("compiled", compiled)):
+        _train(recipe, tmp_path / name)
+    (bits, losses), (compiled_bits, compiled_losses) = (
+        _end(plain, tmp_path / "plain"),
+        _end(compiled, tmp_path / "compiled"),
+    )
+
+    assert list((tmp_path / "cache").rglob("*.so"))
+    for epoch in (1, 2, 3):
+        assert compiled_losses[epoch] == pytest.approx(losses[epoch], rel=1e-4)
+    weights, compiled_weights = safetensors.torch.load(bits), safetensors.torch.load(compiled_bits)
+    assert compiled_weights.keys() == weights.keys()

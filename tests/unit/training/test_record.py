@@ -23,12 +23,15 @@ def test_recipe_versions_revision_and_environment_are_on_the_run(
         )
 
     with tracking._answering() as client:
-        data = client.get_run(run_id).data
+        run = client.get_run(run_id)
+        data = run.data
         text = client.download_artifacts(run_id, "recipe.json", str(tmp_path))
         changed = client.download_artifacts(run_id, "changes.diff", str(tmp_path))
     assert (data.params["label"], data.params["validation.share"]) == ("y", "0.1")
     kept = {name: data.tags[name] for name in ("data.rows", "revision", "recipe_digest")}
     assert kept == {"data.rows": "3", "revision": "abc", "recipe_digest": config.digest(recipe)}
+    (read,) = run.inputs.dataset_inputs
+    assert (read.dataset.name, read.dataset.digest) == ("rows", "3")
     assert Path(text).read_text() == config.to_json(recipe) + "\n"
     assert Path(changed).read_text() == "+two\n"
     assert environment()[0] == f"python=={platform.python_version()}"

@@ -50,6 +50,15 @@ def test_a_space_that_does_not_fit_is_refused_before_anything_starts(
     assert message in str(error.value)
 
 
+def test_a_value_that_left_its_range_comes_back_to_the_nearest_bound() -> None:
+    """A search by pbt multiplies values; a rate above the range might not even be a valid field."""
+    values = {"learning_rate": 0.012, "params.hidden": 16, "epochs": 0, "seed": 5}
+
+    assert search.within(SPACE, values) == {
+        "learning_rate": 1e-2, "params.hidden": 16, "epochs": 1, "seed": 5,
+    }  # fmt: skip
+
+
 def test_a_search_needs_rows_to_compare_trials_on() -> None:
     """The training loss would choose the trial that learned its rows by heart."""
     blind = dataclasses.replace(RECIPE, validation=Validation(share=0))
