@@ -291,8 +291,10 @@ class Gateway(asgi.Application):
             request = binary.decode(body, given.get(b"inference-header-content-length"))
             values, num_rows = protocol.columns(request)
             protocol.check_outputs(request, served.stable.description.output)
-            if request.id is not None and fields.REQUEST_ID not in given:
-                request_id = fields.as_id("id", request.id) or request_id
+            if request.id is not None:
+                named = fields.as_id("id", request.id)
+                if named is not None and fields.REQUEST_ID not in given:
+                    request_id = named
             if request.wants_binary:
                 form = "binary"
         by_keys = served.bind(values)

@@ -102,9 +102,19 @@ def test_the_document_lists_every_route_and_only_declared_answers(bench: Bench) 
     assert set(map(int, infer["responses"])) == openapi.statuses(
         routes.find("/v2/models/m/infer", "POST").route
     )
+    assert infer["security"] == [{}, {"bearer": []}, {"key": []}]
     names = set(document["components"]["schemas"])
     referred = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert referred <= names
+
+
+def test_the_document_asks_for_credentials_where_the_gateway_does(tmp_path: Path) -> None:
+    """A client that is made from it then sends them; what is open to all says so."""
+    [reply] = run(Bench(tmp_path / "home", settings={"admission": "on"}), ("/v2/openapi.json",))
+    paths = reply.body["paths"]
+
+    assert paths["/v2/models/{model}/infer"]["post"]["security"] == [{"bearer": []}, {"key": []}]
+    assert paths["/v2/health/ready"]["get"]["security"] == []
 
 
 def test_every_request_is_measured_once(bench: Bench) -> None:
