@@ -20,7 +20,7 @@ SHARES = st.lists(st.integers(0, 1_000), min_size=1, max_size=5).filter(sum).map
     lambda weights: [weight / sum(weights) for weight in weights]
 )  # fmt: skip
 
-any_of_them = settings(max_examples=40, deadline=None, derandomize=True)
+any_of_them = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 @any_of_them
