@@ -274,8 +274,8 @@ class Gateway(asgi.Application):
             # Only now is it known which model the path without a name means.
             self._outside.door.require(caller, "predict", served.policy.model)
         index, wanted = None, match.version
-        if wanted is None and fields.VERSION in given:
-            wanted = fields.wanted_version(given)
+        if fields.VERSION in given:
+            wanted = fields.wanted_version(given, match.version)
             if wanted is not None:
                 self._outside.door.require(caller, "operate", served.policy.model)
         if wanted is not None:

@@ -267,6 +267,13 @@ def _cases() -> list[Case]:
     named = {"x-heliostat-request-id": "a"}
     add("header: a good id beside a bad one", GOOD[:-1] + b',"id":"\xc3\xa9"}', headers=named)
     add("header: unknown version", GOOD, 404, headers={"x-heliostat-version": "9"})
+    other = {"x-heliostat-version": "2"}
+    add(
+        "header: not the path's version",
+        GOOD,
+        path="/v2/models/shapes/versions/1/infer",
+        headers=other,
+    )
     add("header: many", GOOD, 431, 400, headers={f"x-h{n}": "1" for n in range(120)})
     add("header: large", GOOD, 431, 400, headers={"x-large": "h" * 40_000})
 
