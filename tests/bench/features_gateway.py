@@ -1,8 +1,8 @@
 """A gateway on Redis under load: beside inputs given, and while the server is killed or hangs.
 
-The gateway runs as it does in a replica, real packages, real Redis; requests are handed to it in
-this process, so that no HTTP server in front hides what reading features costs. A closed loop of
-`CLIENTS` clients.
+The gateway runs as it does in a replica, real packages, real Redis. Once behind the HTTP server
+that Serve's replicas have, loaded by wrk; once with requests handed to it in this process, so that
+no server in front hides what reading features costs. A closed loop of `CLIENTS` clients each time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import json
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,7 +28,9 @@ from heliostat.features.redis_client import RedisAddress
 from heliostat.features.redis_store import RedisWriter
 from heliostat.features.stores import open_reader
 from heliostat.registry.package import FeatureServiceReference, FeatureViewReference, ModelInput
+from heliostat.testing.ports import free_ports
 from heliostat.testing.redis import RedisServer
+from tests.bench import wrk
 from tests.unit.serving.conftest import Bench
 
 CLIENTS = 16
@@ -58,23 +62,60 @@ VIEW = FeatureView(
 
 
 def measure() -> dict[str, Any]:
-    """Run all and return the figures."""
+    """Run all and return the figures; over HTTP only where wrk is installed."""
     folder = Path(tempfile.mkdtemp(prefix="heliostat-gateway-"))
     server = RedisServer(folder)
     server.start()
     try:
-        return asyncio.run(_story(folder, server))
+        _fill(server)
+        over_http = {"http": _over_http(folder, server.url)} if wrk.available() else {}
+        return asyncio.run(_story(folder, server)) | over_http
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _story(folder: Path, server: RedisServer) -> dict[str, Any]:
-    _fill(server)
+def _over_http(folder: Path, url: str) -> dict[str, Any]:
+    """Requests per second through the HTTP server of a replica, in a process of its own."""
+    (port,) = free_ports(1)
+    program = [sys.executable, "-m", "tests.bench.features_gateway", str(folder), url, str(port)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    rates: dict[str, list[float]] = {"given": [], "redis": []}
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for number in range(ROUNDS + 1):
+            kinds = [("given", _given(1)), ("redis", _by_key(1))]
+            for kind, bodies in kinds if number % 2 else reversed(kinds):
+                found = wrk.run(
+                    folder, f"http://127.0.0.1:{port}{INFER}", bodies[0], connections=CLIENTS,
+                    seconds=ROUND_S,
+                )  # fmt: skip
+                if found["errors"]:
+                    raise RuntimeError(f"{kind}: {found['errors']:g} requests failed")
+                # The first round warms both up.
+                rates[kind] += [found["per_s"]] * bool(number)
+    finally:
+        process.kill()
+        process.wait()
+    return _compared(rates)
+
+
+def _compared(rates: dict[str, list[float]]) -> dict[str, Any]:
+    ratios = [redis / own for redis, own in zip(rates["redis"], rates["given"], strict=True)]
+    return {
+        "requests_per_s": {kind: round(statistics.median(found)) for kind, found in rates.items()},
+        "redis_to_given": round(statistics.median(ratios), 3),
+        "redis_to_given_rounds": [round(ratio, 3) for ratio in ratios],
+    }
+
+
+async def _open(folder: Path, url: str) -> Any:
+    """A gateway with one stable version, whose features lie in Redis."""
     bench = Bench(folder / "home")
     bench.settings = {"max_per_model": 10_000}
     gateway = bench.new_gateway(
-        "g", lambda reference: open_reader(server.url, folder, reference.project, reference.views)
+        "g", lambda reference: open_reader(url, folder, reference.project, reference.views)
     )
     inputs = [ModelInput(name=f"f{n}", kind="numeric") for n in range(FEATURES)]
     view = FeatureViewReference(
@@ -85,15 +126,45 @@ async def _story(folder: Path, server: RedisServer) -> dict[str, Any]:
     await gateway.policies.activate(
         bench.policy(1, bench.stable("1", features=service, inputs=inputs))
     )
-    by_key = [
-        json.dumps({"inputs": [_tensor("user_id", "BYTES", f"u{n}")]}).encode() for n in range(1000)
+    return gateway
+
+
+async def _serve(folder: Path, url: str, port: int) -> None:
+    """Say so once it listens; runs until it is killed."""
+    import uvicorn
+
+    class Told(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            print("up", flush=True)
+
+    gateway = await _open(folder / "served", url)
+    config = uvicorn.Config(
+        gateway, host="127.0.0.1", port=port, access_log=False, log_level="warning", lifespan="off"
+    )
+    await Told(config).serve()
+
+
+def _by_key(number: int) -> list[bytes]:
+    return [
+        json.dumps({"inputs": [_tensor("user_id", "BYTES", f"u{n}")]}).encode()
+        for n in range(number)
     ]
-    given = [
+
+
+def _given(number: int) -> list[bytes]:
+    return [
         json.dumps(
             {"inputs": [_tensor(f"f{f}", "FP64", float(n % 7 + f)) for f in range(FEATURES)]}
         ).encode()
-        for n in range(1000)
+        for n in range(number)
     ]
+
+
+async def _story(folder: Path, server: RedisServer) -> dict[str, Any]:
+    gateway = await _open(folder, server.url)
+    by_key = _by_key(1000)
+    given = _given(1000)
     rates: dict[str, list[float]] = {"given": [], "redis": []}
     for number in range(ROUNDS):
         kinds = [("given", given), ("redis", by_key)]
@@ -101,12 +172,9 @@ async def _story(folder: Path, server: RedisServer) -> dict[str, Any]:
             seen = await _load(gateway, bodies, ROUND_S)
             _require_good(seen)
             rates[kind].append(len(seen) / ROUND_S)
-    ratios = [redis / own for redis, own in zip(rates["redis"], rates["given"], strict=True)]
     return {
         "clients": CLIENTS,
-        "requests_per_s": {kind: round(statistics.median(found)) for kind, found in rates.items()},
-        "redis_to_given": round(statistics.median(ratios), 3),
-        "redis_to_given_rounds": [round(ratio, 3) for ratio in ratios],
+        **_compared(rates),
         "loss": {kind: await _loss(gateway, by_key, server, kind) for kind in ("hang", "kill")},
     }
 
@@ -210,4 +278,9 @@ def _p99(seen: Seen) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(), indent=2))
+    if sys.argv[1:]:
+        import uvloop
+
+        uvloop.run(_serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    else:
+        print(json.dumps(measure(), indent=2))

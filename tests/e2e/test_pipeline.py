@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
@@ -16,6 +17,7 @@ import pytest
 from heliostat.data.tables import Catalog
 from heliostat.pipeline.stages import files_digest
 from tests.e2e.conftest import LivePlatform
+from tests.e2e.interruptions import interrupt, running_runs
 
 SUBMIT_S = 420.0
 MAKING = ("train", "evaluate", "register")
@@ -114,10 +116,13 @@ def _lineage(platform: LivePlatform, *words: str) -> dict[str, Any]:
     return found
 
 
-def test_no_stage_before_the_replay_opens_the_labels_to_come(
+def test_a_candidate_trained_on_shuffled_labels_is_refused_by_the_offline_gate(
     live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
 ) -> None:
-    """With the sealed tables' rows gone, features and training still run from the start."""
+    """Exit code 3, with the gate, what it saw and what it needs; no version is registered.
+
+    All the way there no stage opens the labels to come: the sealed tables' rows are gone.
+    """
     assert small.returncode == 0
     tables = live_platform.home / "tables" / "flight-delay"
     sealed = ("labels_replay", "movements_replay", "raw/flights", "raw/airports")
@@ -128,44 +133,36 @@ def test_no_stage_before_the_replay_opens_the_labels_to_come(
     shutil.rmtree(tables / "features")
     shutil.rmtree(tables / "examples")
     try:
-        trained = live_platform.run(
-            "submit", "--recipe", "jobs.flights:small_bad", "--", "jobs/train.py",
-            timeout_s=SUBMIT_S,
-        )  # fmt: skip
+        refused = _submit(live_platform, "jobs.flights:small_bad")
     finally:
         for path in rows:
             path.with_suffix(".hidden").rename(path)
 
-    assert trained.returncode == 0, trained.stdout + trained.stderr
-    assert "[ingest] reused" in trained.stdout
-    assert "[features] done" in trained.stdout
-    assert "[train candidate] done" in trained.stdout
-
-
-def test_a_candidate_trained_on_shuffled_labels_is_refused_by_the_offline_gate(
-    live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
-) -> None:
-    """Exit code 3, with the gate, what it saw and what it needs; no version is registered."""
-    assert small.returncode == 0
-
-    refused = _submit(live_platform, "jobs.flights:small_bad")
-
     assert refused.returncode == 3, refused.stdout + refused.stderr
-    assert "[train candidate] reused" in refused.stdout
+    assert "[ingest] reused" in refused.stdout
+    assert "[features] done" in refused.stdout
+    assert "[train candidate] done" in refused.stdout
     assert "candidate version stays where it is: ranks-well (auc) is 0." in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
 
 
-def test_with_that_gate_waived_live_evidence_rolls_it_back(
+def test_with_that_gate_waived_live_evidence_rolls_it_back_although_the_driver_was_killed(
     live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
 ) -> None:
-    """The stable version serves everything again, and no request has failed."""
+    """Killed in the middle of the canary: the same command reuses every stage and replays it in
+    full; the stable version serves everything again, no request has failed, no run is RUNNING.
+    """
     assert small.returncode == 0
+    waived = "jobs.flights:small_bad_waived"
+    killed = interrupt(live_platform, "canary", signal.SIGKILL, ["--recipe", waived])
+    assert killed.exit_code not in {0, 3, None}, killed.output
 
-    rolled_back = _submit(live_platform, "jobs.flights:small_bad_waived")
+    rolled_back = _submit(live_platform, waived)
 
     assert rolled_back.returncode == 3, rolled_back.stdout + rolled_back.stderr
-    assert "[train candidate] reused" in rolled_back.stdout
+    for stage in ("ingest", "features", "train stable", "train candidate", "register candidate"):
+        assert f"[{stage}] reused: code, recipe and inputs are unchanged" in rolled_back.stdout
+    assert running_runs(live_platform) == []
     report = _newest_report(live_platform)
     assert report["rollout"]["state"] == "rolled_back"
     assert (report["requests"], report["failed"]) == (2964, 0)

@@ -38,7 +38,7 @@ def _end(folder: Path) -> tuple[bytes, Any]:
     return (newest.folder / "weights.safetensors").read_bytes(), dict(MetricSpool(folder).epochs())
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.proof)])
 def test_a_killed_worker_changes_no_bit(tmp_path: Path, strategy: Literal["ddp", "fsdp"]) -> None:
     """SIGKILL in the second worker, then in the first: weights and metrics stay the same."""
     recipe = _with(strategy)
