@@ -169,7 +169,9 @@ class Gateway(asgi.Application):
 
     async def report(self) -> None:
         """Send the gathered evidence to the controller; what it does not take waits."""
-        self.measure()
+        self._measure()
+        for _ in self.meter.pieces(self._outside.sink):
+            await asyncio.sleep(0)
         taken = self.gatherer.take()
         self.outbox.put(taken)
         if self.policies.snapshot is not None and not self.outbox:
@@ -192,6 +194,10 @@ class Gateway(asgi.Application):
 
     def measure(self) -> None:
         """Hand what was counted to the metrics' sink."""
+        self._measure()
+        self.meter.drain(self._outside.sink)
+
+    def _measure(self) -> None:
         meter = self.meter
         for model, number in self._answerer.ongoing.items():
             meter.set("heliostat_ongoing", (model,), number)
@@ -202,7 +208,6 @@ class Gateway(asgi.Application):
         meter.set("heliostat_exposures_dropped", (), self.spool.num_dropped)
         if self._outside.is_feast_ready is not None:
             meter.set("heliostat_feast_reader_ready", (), float(self._outside.is_feast_ready()))
-        meter.drain(self._outside.sink)
 
     async def respond(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Answer one request."""

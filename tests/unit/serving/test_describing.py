@@ -117,6 +117,38 @@ def test_the_document_asks_for_credentials_where_the_gateway_does(tmp_path: Path
     assert paths["/v2/health/ready"]["get"]["security"] == []
 
 
+def test_requests_are_answered_while_measurements_are_handed_over(bench: Bench) -> None:
+    """Those of a second are many, and Ray takes microseconds for each."""
+    turns, seen_in_turn = 0, []
+
+    class Slow:
+        def add(self, *_: Any) -> None: ...
+
+        def set(self, *_: Any) -> None: ...
+
+        def observe(self, *_: Any) -> None:
+            seen_in_turn.append(turns)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        gateway = bench.new_gateway("g2", sink=Slow())
+        for number in range(1_000):
+            gateway.meter.observe("heliostat_request_seconds", ("shapes", "1", "stable"), number)
+        beside = asyncio.create_task(others())
+        await gateway.report()
+        beside.cancel()
+
+    asyncio.run(story())
+
+    assert len(seen_in_turn) == 1_000
+    assert max(map(seen_in_turn.count, set(seen_in_turn))) <= 50
+
+
 def test_every_request_is_measured_once(bench: Bench) -> None:
     """Counts, times and gauges carry the labels that the table declares."""
     run(
