@@ -94,9 +94,11 @@ prove-rollouts: env ## Count false alarms, detection, kills, outages and rollbac
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollbacks
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.rollout_outages
 
-prove-serving: env ## Break the serving chain under load and keep the ledgers (two hours)
+prove-serving: env ## Break the serving chain under load, send it what is bad, keep the counts (two hours)
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.faults $(FAULTS)
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.serving_long $(LONG)
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.bad_requests $(CLIENTS)
+	@PYTHONPATH=platform:. $(PY) -m tests.bench.run tests.bench.stock_clients $(CLIENTS)
 
 bench-serving: env ## Measure the gateway beside a bare app and other servers (needs wrk), one table
 	@PYTHONPATH=platform:. $(PY) -m tests.bench.hot_path

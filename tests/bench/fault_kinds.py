@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from heliostat.stack.ingress import LONGEST_DEADLINE_S
 from tests.bench.fault_runs import Faults
 from tests.local.chain import in_thread
 from tests.unit.serving import bad_input
@@ -59,12 +60,16 @@ async def kill_gateway(faults: Faults) -> int:
 
 
 async def stop_gateway(faults: Faults) -> int:
-    """SIGSTOP one of two gateways for 8 s."""
-    pids = await in_thread(faults.chain.gateways)
-    os.kill(pids[0], signal.SIGSTOP)
-    await faults.pause(8.0)
-    os.kill(pids[0], signal.SIGCONT)
-    await faults.until(lambda: faults.chain.num_routed() >= 2)
+    """SIGSTOP one of two gateways for 8 s; each fifth time until the ingress gives up on it."""
+    chain = faults.chain
+    faults.notes["stops"] = number = faults.notes.get("stops", 0) + 1
+    pid = (await in_thread(chain.gateways))[0]
+    os.kill(pid, signal.SIGSTOP)
+    await faults.pause(8.0 if number % 5 else LONGEST_DEADLINE_S + 4.0)
+    # Serve may have ended it meanwhile, as one that does not answer its checks.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+    await faults.until(lambda: len(chain.gateways()) >= 2 and chain.num_routed() >= 2)
     await faults.pause(4.0)
     return 1
 
@@ -174,4 +179,14 @@ ALL: dict[str, Fault] = {
     "kill_gateway": kill_gateway,
     "stop_gateway": stop_gateway,
     "scale": scale,
+    "kill_gateway_large": kill_gateway,
+    "kill_both": kill_both,
+    "kill_haproxy": kill_haproxy,
+    "kill_haproxy_manager": kill_haproxy_manager,
 }
+
+ALONE = ("swap",)
+"""Faults under which one version has all the traffic."""
+
+REPORTED = ("kill_gateway_large", "kill_both", "kill_haproxy", "kill_haproxy_manager")
+"""Of them, those that may cost requests: they are counted, and nothing is promised."""

@@ -2,8 +2,8 @@
 
 Each fault has its own run and its own ledger, kept by the client: sent, answered, failed, lost
 and late are counted there, never from the platform's metrics. ``--requests`` and ``--faults`` per
-kind at least, at half of the measured capacity; ``--only`` names some. Writes
-``tests/bench/results/serving.json``, section ``faults``.
+kind at least, at half of what the chain can take under the same policy and with the same bodies;
+``--only`` names some. Writes ``tests/bench/results/serving.json``, section ``faults``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bench.fault_kinds import ALL, body_of
+from tests.bench import results
+from tests.bench.fault_kinds import ALL, ALONE, LARGE, body_of
 from tests.bench.fault_runs import Faults, capacity
 from tests.bench.serving import RESULT, keep
 from tests.local.chain import Chain
@@ -38,33 +40,45 @@ def main() -> None:
     with Chain(asked.folder, ports) as chain:
         chain.put(gateways=2)
         chain.wait(lambda: chain.num_routed() == 2)
-        stable = chain.stable("1")
-        chain.publish(stable)
+        chain.publish(chain.stable("1"))
         chain.wait(chain.is_ready)
-        most = asyncio.run(capacity(chain)) if asked.rate is None else None
-        rate = asked.rate if most is None else round(most / 2)
-        print(f"capacity {most}, rate {rate}", flush=True)
         faults = Faults(
-            chain, requests=asked.requests, faults=asked.faults, rate=rate, most_s=asked.most_s
+            chain,
+            requests=asked.requests,
+            faults=asked.faults,
+            rate=asked.rate or 0.0,
+            most_s=asked.most_s,
         )
+        most: dict[tuple[bool, bool], float] = {}
         for name in asked.only.split(","):
-            faults.calm()
+            body = body_of(name)
+            faults.calm(alone=name in ALONE)
             chain.wait(lambda: chain.num_routed() == 2)
-            found[name] = asyncio.run(faults.run(ALL[name], body_of(name)))
-            found[name]["capacity_per_s"] = most
-            found[name]["load_average"] = round(os.getloadavg()[0], 1)
+            kind = (name in ALONE, body is LARGE)
+            if asked.rate is None:
+                if kind not in most:
+                    most[kind] = asyncio.run(capacity(chain, body=body))
+                faults.rate = round(most[kind] / 2)
+            print(f"{name}: capacity {most.get(kind)}, rate {faults.rate}", flush=True)
+            found[name] = {
+                **asyncio.run(faults.run(ALL[name], body)),
+                "arguments": " ".join(sys.argv[3:]),
+                "capacity_per_s": most.get(kind),
+                "commit": results.commit(),
+                "load_average": round(os.getloadavg()[0], 1),
+            }
             if asked.to is None:
-                _keep(found, asked.requests)
+                _keep(found)
             else:
                 asked.to.write_text(json.dumps(found))
             print(name, {k: v for k, v in found[name].items() if k != "by_version"}, flush=True)
 
 
-def _keep(found: dict[str, Any], requests: int) -> None:
+def _keep(found: dict[str, Any]) -> None:
     """Keep each run as soon as it ended, beside those of earlier commands."""
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     runs = known.get("faults", {}).get("runs", {})
-    keep("faults", {"runs": {**runs, **found}, "requests_each": requests})
+    keep("faults", {"runs": {**runs, **found}})
 
 
 if __name__ == "__main__":

@@ -86,12 +86,15 @@ def _publish(chain: Chain, variants: tuple[Any, ...], share: float) -> int:
 
 
 async def stream(chain: Chain, *, small: bool) -> dict[str, Any]:
-    """Read an answer of 60 s while variants are started and stopped; the ingress reloads each time."""
+    """Read one answer while variants are started and stopped; the ingress reloads each time.
+
+    It takes 110 s, since ten starts take a minute, and as the ingress lets an answer take two.
+    """
     import aiohttp
 
     from heliostat.serving import deployments
 
-    starts, lines = (1, 24) if small else (10, 120)
+    starts, lines = (1, 24) if small else (10, 220)
     await in_thread(chain.wait, lambda: _streams(chain), timeout_s=120.0)
     seen: list[float] = []
     problem = ""

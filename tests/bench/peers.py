@@ -26,6 +26,7 @@ from typing import Any
 from heliostat.access.keys import KeyFile
 from heliostat.testing.ports import free_ports
 from tests.bench import wrk
+from tests.bench.environments import python_with, version_in
 from tests.bench.peer_programs import PEERS, Peer
 from tests.bench.serving import BODY, INPUTS, compare, keep, ratio
 from tests.local.chain import MODEL, Chain
@@ -34,27 +35,6 @@ MLFLOW_BODY = json.dumps(
     {"inputs": {"numeric": [[0.125 * index for index in range(len(INPUTS))]]}}
 ).encode()
 START_S = 120.0
-
-
-def python_of(peer: Peer, folder: Path) -> str:
-    """The interpreter that has the peer; makes its environment if there is none."""
-    if not peer.requirements:
-        return sys.executable
-    environment = folder / peer.name.lower()
-    python = environment / "bin" / "python"
-    done = environment / "complete"
-    if not done.exists():
-        print(f"  installing {peer.name}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *peer.requirements], check=True)
-        done.touch()
-    return str(python)
-
-
-def version_of(peer: Peer, python: str) -> str:
-    """The version that is really installed."""
-    ask = f"import importlib.metadata as m; print(m.version({peer.name.lower()!r}))"
-    return subprocess.check_output([python, "-c", ask], text=True).strip()
 
 
 @contextlib.contextmanager
@@ -119,7 +99,9 @@ def main() -> None:
         sys.exit("wrk is not installed: apt-get install wrk")
     environments = asked.environments or asked.folder / "environments"
     peers = [peer for peer in PEERS if peer.name in asked.only.split(",")]
-    pythons = {peer.name: python_of(peer, environments.absolute()) for peer in peers}
+    pythons = {
+        peer.name: python_with(peer.name.lower(), peer.requirements, environments) for peer in peers
+    }
     ports = [int(port) for port in asked.ports.split(",")]
     with Chain(asked.folder, ports, admission="on") as chain, contextlib.ExitStack() as stack:
         chain.inputs = INPUTS
@@ -162,7 +144,7 @@ def main() -> None:
         one = compare({name: lambda name=name: load(name, 1) for name in targets}, asked.rounds)
         time.sleep(1.5)
         exposed = len(list(chain.exposures())) - before
-    versions = {peer.name: version_of(peer, pythons[peer.name]) for peer in peers}
+    versions = {peer.name: version_in(pythons[peer.name], peer.name.lower()) for peer in peers}
     figures = _figures(targets, many, one, peers, versions)
     ours = [item for found in (many, one) for item in found["gateway, full path"]]
     figures |= {

@@ -35,11 +35,15 @@ BODY = json.dumps(
 ).encode()
 
 
+PROOFS = ("faults", "long", "bad_requests", "clients")
+"""Sections of the results that `make prove-serving` writes."""
+
+
 def keep(section: str, figures: dict[str, Any]) -> None:
     """Write one section of the results, leaving the others as they were."""
     known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     known[section] = {
-        "command": "make prove-serving" if section in ("faults", "long") else "make bench-serving",
+        "command": "make prove-serving" if section in PROOFS else "make bench-serving",
         "arguments": " ".join(sys.argv[3:]),
         "commit": results.commit(),
         "cores": len(os.sched_getaffinity(0)),

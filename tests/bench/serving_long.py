@@ -1,9 +1,10 @@
 """What of the data plane shows only over time or at the limit: `make prove-serving`.
 
-Parts, by ``--only``: `policies` (1,000 changes under load), `stream` (60 s over ten starts of
-variants), `overload` (three times the capacity), `models` (50 in one gateway), `shadow` (what
-pairing adds at half load), `memory` (ten minutes of load). ``--small`` makes each short, to see that
-it works. Writes ``tests/bench/results/serving.json``, section ``long``.
+Parts, by ``--only``: `policies` (1,000 changes under load), `stream` (one answer over ten starts of
+variants), `overload` (three times the capacity), `models` (50 in one gateway), `own` (a model with
+a gateway of its own, which Serve scales), `shadow` (what pairing adds at half load), `memory` (ten
+minutes of load). ``--small`` makes each short, to see that it works. Writes
+``tests/bench/results/serving.json``, section ``long``.
 
 Usage: ``python -m tests.bench.run tests.bench.serving_long [--only PARTS] [--small]``
 """
@@ -15,11 +16,12 @@ import asyncio
 import json
 import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import long_parts
+from tests.bench import long_parts, own_gateway, results
 from tests.bench.serving import RESULT, keep
 from tests.local.chain import Chain
 
@@ -30,6 +32,7 @@ PARTS: dict[str, Part] = {
     "stream": long_parts.stream,
     "shadow": long_parts.shadow,
     "models": long_parts.models,
+    "own": own_gateway.own,
     "overload": long_parts.overload,
     "memory": long_parts.memory,
 }
@@ -55,7 +58,10 @@ def main() -> None:
         chain.wait(chain.is_ready)
         for name in asked.only.split(","):
             found = asyncio.run(PARTS[name](chain, small=asked.small))
-            found |= {"small": asked.small, "load_average": round(os.getloadavg()[0], 1)}
+            found |= {
+                "arguments": " ".join(sys.argv[3:]), "commit": results.commit(),
+                "small": asked.small, "load_average": round(os.getloadavg()[0], 1),
+            }  # fmt: skip
             print(name, json.dumps(found), flush=True)
             known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
             parts = known.get("long", {}).get("parts", {})

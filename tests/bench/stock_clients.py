@@ -1,7 +1,8 @@
-"""Runs stock clients, unchanged, against the real chain; their packages live outside the project.
+"""Runs stock clients, unchanged, against the real chain: a part of `make prove-serving`.
 
-Usage: ``python tests/bench/run.py tests.bench.stock_clients --python PATH`` where PATH is a Python
-with ``tritonclient[http]`` and ``kserve``. Writes section ``clients`` of the results.
+Writes ``tests/bench/results/serving.json``, section ``clients``. Usage: ``python -m tests.bench.run
+tests.bench.stock_clients --environments FOLDER``, where FOLDER keeps the environment with the
+clients; without it one is made in the run's own folder and thrown away.
 """
 
 from __future__ import annotations
@@ -11,8 +12,15 @@ import json
 import subprocess
 from pathlib import Path
 
+from tests.bench.environments import python_with
+from tests.bench.peer_programs import PEERS
 from tests.bench.serving import keep
 from tests.local.chain import Chain
+
+REQUIREMENTS = (
+    *next(peer for peer in PEERS if peer.name == "KServe").requirements,
+    "tritonclient[http]",
+)
 
 PROGRAM = """
 import asyncio, importlib.metadata, json, math, sys
@@ -80,8 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("ports")
-    parser.add_argument("--python", required=True)
+    parser.add_argument("--environments", type=Path)
     asked = parser.parse_args()
+    environments = asked.environments or asked.folder / "environments"
+    python = python_with("clients", REQUIREMENTS, environments)
     ports = [int(port) for port in asked.ports.split(",")]
     with Chain(asked.folder, ports) as chain:
         chain.put()
@@ -89,7 +99,7 @@ def main() -> None:
         chain.publish(chain.stable("1"))
         chain.wait(chain.is_ready)
         done = subprocess.run(
-            [asked.python, "-c", PROGRAM, chain.endpoint],
+            [python, "-c", PROGRAM, chain.endpoint],
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
     if done.returncode != 0:

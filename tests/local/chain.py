@@ -44,6 +44,8 @@ class Chain:
         self.policies: dict[int, ModelPolicy] = {}
         self._ports = ports
         self.inputs = INPUTS
+        self.beside: list[dict[str, Any]] = []
+        """Applications that are declared beside the gateway."""
 
     def __enter__(self) -> Self:
         os.environ.update(serving_story.environment(self.folder, self._ports))
@@ -73,10 +75,16 @@ class Chain:
         serving_story.stop_ingress(self.folder)
 
     def put(self, *, gateways: int = 1, more: list[dict[str, Any]] | None = None) -> None:
-        """Hand Serve its whole configuration, as an operator does with a PUT."""
+        """Hand Serve its whole configuration, as an operator does with a PUT.
+
+        Args:
+            gateways: Replicas.
+            more: Applications beside the gateway; those of the last time without it.
+        """
         from ray.serve import context
         from ray.serve.schema import ServeDeploySchema
 
+        self.beside = self.beside if more is None else more
         config = {
             "http_options": {"host": "127.0.0.1", "port": self.port},
             "applications": [
@@ -87,7 +95,7 @@ class Chain:
                     "args": self.args,
                     "deployments": [{"name": "gateway", "num_replicas": gateways}],
                 },
-                *(more or []),
+                *self.beside,
             ],
         }
         client = context._get_global_client()
@@ -227,6 +235,16 @@ class Chain:
         for path in sorted((self.home / "spool" / "exposures").glob("*.jsonl")):
             for line in path.open():
                 yield json.loads(line)
+
+    def exposed_ids(self, tag: str) -> list[str]:
+        """Ids of the records whose id begins with this; the others are not kept in memory."""
+        folder = self.home / "spool" / "exposures"
+        return [
+            found
+            for path in sorted(folder.glob("*.jsonl"))
+            for line in path.open()
+            if tag in line and (found := json.loads(line)["request_id"]).startswith(tag)
+        ]
 
     def misassigned(self, entries: list[Any]) -> int:
         """Answers that did not come from the owner of their slot under the epoch they name."""

@@ -61,9 +61,12 @@ class OpenLoop:
     """Sends at a fixed rate until told to stop; never retries, never waits for an answer."""
 
     def __init__(
-        self, url: str, body: bytes, *, rate: float, timeout_s: float = 30.0, tag: str = "r"
+        self, url: str, body: bytes, *, rate: float, timeout_s: float = 40.0, tag: str = "r"
     ) -> None:
-        """Prepare; ids of requests are the tag and a number."""
+        """Prepare; ids of requests are the tag and a number.
+
+        The default for `timeout_s` is longer than the ingress waits for a silent replica.
+        """
         self._tag = tag
         self._url = url
         self._body = body

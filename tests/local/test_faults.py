@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.fault_kinds import ALL
+from tests.bench.fault_kinds import ALL, REPORTED
 
-REPORTED = ("kill_gateway_large", "kill_both", "kill_haproxy", "kill_haproxy_manager")
 PROMISED = [name for name in ALL if name not in REPORTED]
 
 

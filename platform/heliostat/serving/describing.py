@@ -68,7 +68,7 @@ def server(action: str, snapshot: Snapshot | None, admission: str) -> tuple[int,
     if action == "server":
         return 200, _METADATA
     if action == "openapi":
-        return 200, _document()
+        return 200, _document(is_guarded=admission != "open")
     if action in ("ready", "ping"):
         broken = {} if snapshot is None else snapshot.broken
         # A policy without models is no fault: there is nothing to be loaded.
@@ -136,5 +136,5 @@ def index_of(served: ServedModel, version: str) -> int:
 
 
 @cache
-def _document() -> bytes:
-    return asgi.encode(openapi.document())
+def _document(*, is_guarded: bool) -> bytes:
+    return asgi.encode(openapi.document(is_guarded=is_guarded))

@@ -69,10 +69,17 @@ def unit(fields: Fields) -> str | None:
     return _checked("header x-heliostat-unit", _decoded(UNIT, raw), MAX_UNIT_CHARS)
 
 
-def wanted_version(fields: Fields) -> str | None:
-    """Return the version that the client wants instead of its assigned one."""
+def wanted_version(fields: Fields, of_path: str | None) -> str | None:
+    """Return the version that the client wants instead of its assigned one.
+
+    Raises:
+        Refused: 400; the header names another version than the path.
+    """
     raw = fields.get(VERSION)
-    return None if raw is None else _decoded(VERSION, raw)[:64] or None
+    named = None if raw is None else _decoded(VERSION, raw)[:64] or None
+    if named is not None and of_path not in (None, named):
+        raise bad("header x-heliostat-version", named, f"the path asks for version {of_path[:64]}")
+    return named or of_path
 
 
 def at(fields: Fields) -> datetime | None:

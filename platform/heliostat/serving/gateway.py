@@ -169,7 +169,9 @@ class Gateway(asgi.Application):
 
     async def report(self) -> None:
         """Send the gathered evidence to the controller; what it does not take waits."""
-        self.measure()
+        self._measure()
+        for _ in self.meter.pieces(self._outside.sink):
+            await asyncio.sleep(0)
         taken = self.gatherer.take()
         self.outbox.put(taken)
         if self.policies.snapshot is not None and not self.outbox:
@@ -192,6 +194,10 @@ class Gateway(asgi.Application):
 
     def measure(self) -> None:
         """Hand what was counted to the metrics' sink."""
+        self._measure()
+        self.meter.drain(self._outside.sink)
+
+    def _measure(self) -> None:
         meter = self.meter
         for model, number in self._answerer.ongoing.items():
             meter.set("heliostat_ongoing", (model,), number)
@@ -202,7 +208,6 @@ class Gateway(asgi.Application):
         meter.set("heliostat_exposures_dropped", (), self.spool.num_dropped)
         if self._outside.is_feast_ready is not None:
             meter.set("heliostat_feast_reader_ready", (), float(self._outside.is_feast_ready()))
-        meter.drain(self._outside.sink)
 
     async def respond(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Answer one request."""
@@ -274,8 +279,8 @@ class Gateway(asgi.Application):
             # Only now is it known which model the path without a name means.
             self._outside.door.require(caller, "predict", served.policy.model)
         index, wanted = None, match.version
-        if wanted is None and fields.VERSION in given:
-            wanted = fields.wanted_version(given)
+        if fields.VERSION in given:
+            wanted = fields.wanted_version(given, match.version)
             if wanted is not None:
                 self._outside.door.require(caller, "operate", served.policy.model)
         if wanted is not None:
@@ -291,8 +296,10 @@ class Gateway(asgi.Application):
             request = binary.decode(body, given.get(b"inference-header-content-length"))
             values, num_rows = protocol.columns(request)
             protocol.check_outputs(request, served.stable.description.output)
-            if request.id is not None and fields.REQUEST_ID not in given:
-                request_id = fields.as_id("id", request.id) or request_id
+            if request.id is not None:
+                named = fields.as_id("id", request.id)
+                if named is not None and fields.REQUEST_ID not in given:
+                    request_id = named
             if request.wants_binary:
                 form = "binary"
         by_keys = served.bind(values)

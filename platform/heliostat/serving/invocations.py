@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from heliostat.serving import protocol
 from heliostat.serving.refused import Refused, bad
@@ -19,10 +20,10 @@ class _Split(msgspec.Struct, frozen=True):
 
 
 class _Payload(msgspec.Struct, frozen=True):
-    dataframe_split: _Split | None = None
-    dataframe_records: list[dict[str, Any]] | None = None
-    instances: list[Any] | None = None
-    inputs: dict[str, Any] | list[Any] | None = None
+    dataframe_split: _Split | UnsetType = UNSET
+    dataframe_records: list[dict[str, Any]] | UnsetType = UNSET
+    instances: list[Any] | UnsetType = UNSET
+    inputs: dict[str, Any] | list[Any] | UnsetType = UNSET
 
 
 _decode = msgspec.json.Decoder(_Payload).decode
@@ -43,7 +44,7 @@ def columns(body: bytes, names: Sequence[str]) -> tuple[dict[str, list[Any]], in
         Refused: 400; it is no such JSON, or its rows are no table of plain values.
     """
     payload = protocol.strict(_decode, body)
-    given = [form for form in _FORMS if getattr(payload, form) is not None]
+    given = [form for form in _FORMS if getattr(payload, form) is not UNSET]
     if len(given) != 1:
         raise bad("body", given, f"must have exactly one of {', '.join(_FORMS)}")
     form = given[0]

@@ -6,7 +6,7 @@ Ray's own exporter, so that all replicas of a node are scraped at its one metric
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -16,6 +16,7 @@ _SECONDS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
 )  # fmt: skip
 _MAX_OBSERVED = 20_000
+_PIECE = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +124,15 @@ class Meter:
 
     def drain(self, sink: Sink) -> None:
         """Hand over what came since the last call."""
+        for _ in self.pieces(sink):
+            pass
+
+    def pieces(self, sink: Sink) -> Iterator[None]:
+        """As `drain`, but yields after some tenths of a millisecond again and again.
+
+        Ray takes microseconds for each value: those of a whole second in one go would make every
+        request of that moment wait.
+        """
         counts, self._counts = self._counts, {}
         values, self._values = self._values, {}
         observed, self._observed = self._observed, {}
@@ -131,8 +141,10 @@ class Meter:
         for (name, labels), value in values.items():
             sink.set(self._table[name], labels, value)
         for (name, labels), several in observed.items():
-            for value in several:
-                sink.observe(self._table[name], labels, value)
+            for start in range(0, len(several), _PIECE):
+                yield
+                for value in several[start : start + _PIECE]:
+                    sink.observe(self._table[name], labels, value)
 
 
 class RaySink:

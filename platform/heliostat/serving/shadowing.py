@@ -110,18 +110,24 @@ def compare(candidate: Differences, twin: Differences | None) -> dict[str, Any]:
     """Say what of the candidate's difference the twin does not show.
 
     Returns:
-        The candidate's and the twin's summaries, and under ``excess`` the candidate's rates
-        less the twin's, at least 0; without a twin nothing is taken away.
+        The candidate's and the twin's summaries, and under ``excess`` how far the candidate's
+        figures lie beyond the twin's, at least 0, for drift in either direction. Without a twin
+        nothing is taken away, and the excess of latency, which has no zero of its own, is None.
     """
     found = candidate.summary()
     noise = None if twin is None or not twin.num_rows else twin.summary()
-    rates = ("beyond_ratio", "flip_ratio", "mean_gap", "rank_distance")
-    excess = {
-        name: None if found[name] is None
-        else max(0.0, found[name] - ((noise or {}).get(name) or 0.0))
-        for name in rates
-    }  # fmt: skip
+    known = noise or {}
+    rates = ("beyond_ratio", "flip_ratio", "mean_gap", "rank_distance", "drift")
+    excess = {name: _beyond(found[name], known.get(name) or 0.0) for name in rates}
+    latency = "latency_ms_per_row"
+    excess[latency] = (
+        None if known.get(latency) is None else _beyond(found[latency], known[latency])
+    )
     return {"candidate": found, "twin": noise, "excess": excess}
+
+
+def _beyond(value: float | None, noise: float) -> float | None:
+    return None if value is None else max(0.0, abs(value) - abs(noise))
 
 
 def _ratio(part: float, whole: int) -> float | None:

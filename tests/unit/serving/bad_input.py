@@ -264,7 +264,16 @@ def _cases() -> list[Case]:
         "time at the calendar's edge": {"x-heliostat-at": "0001-01-01T00:00:00+14:00"},
     }.items():
         add(f"header: {name}", GOOD, headers=headers)
+    named = {"x-heliostat-request-id": "a"}
+    add("header: a good id beside a bad one", GOOD[:-1] + b',"id":"\xc3\xa9"}', headers=named)
     add("header: unknown version", GOOD, 404, headers={"x-heliostat-version": "9"})
+    other = {"x-heliostat-version": "2"}
+    add(
+        "header: not the path's version",
+        GOOD,
+        path="/v2/models/shapes/versions/1/infer",
+        headers=other,
+    )
     add("header: many", GOOD, 431, 400, headers={f"x-h{n}": "1" for n in range(120)})
     add("header: large", GOOD, 431, 400, headers={"x-large": "h" * 40_000})
 
@@ -293,6 +302,8 @@ def _cases() -> list[Case]:
     for name, text in {
         "two forms": '{"inputs":{"size":1},"instances":[1]}',
         "none": "{}",
+        "null": '{"instances":null}',
+        "a form beside null": '{"instances":[[1,"red"]],"inputs":null}',
         "no rows": '{"dataframe_records":[]}',
         "ragged records": '{"dataframe_records":[{"size":1,"colour":"red"},{"size":1}]}',
         "ragged split": '{"dataframe_split":{"columns":["size","colour"],"data":[[1]]}}',

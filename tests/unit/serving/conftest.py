@@ -220,7 +220,7 @@ class Bench:
         (self.root / "keys").mkdir(mode=0o700, parents=True)
         self.gateway = self.new_gateway("g1")
 
-    def new_gateway(self, gateway_id: str, open_reader: Any = None) -> Gateway:
+    def new_gateway(self, gateway_id: str, open_reader: Any = None, sink: Any = None) -> Gateway:
         settings = GatewaySettings(home=str(self.root), endpoint="http://ingress", **self.settings)
         self.keys = KeyFile(self.root / "keys", lambda: self.now)
         self.door = Door(
@@ -240,7 +240,7 @@ class Bench:
             open_reader=open_reader or (lambda _reference: self.features),
             door=self.door,
             rates=self.rates,
-            sink=self.sink,
+            sink=sink or self.sink,
         )
         return Gateway(settings, outside, gateway_id=gateway_id, clock=lambda: self.now)
 

@@ -102,9 +102,51 @@ def test_the_document_lists_every_route_and_only_declared_answers(bench: Bench) 
     assert set(map(int, infer["responses"])) == openapi.statuses(
         routes.find("/v2/models/m/infer", "POST").route
     )
+    assert infer["security"] == [{}, {"bearer": []}, {"key": []}]
     names = set(document["components"]["schemas"])
     referred = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert referred <= names
+
+
+def test_the_document_asks_for_credentials_where_the_gateway_does(tmp_path: Path) -> None:
+    """A client that is made from it then sends them; what is open to all says so."""
+    [reply] = run(Bench(tmp_path / "home", settings={"admission": "on"}), ("/v2/openapi.json",))
+    paths = reply.body["paths"]
+
+    assert paths["/v2/models/{model}/infer"]["post"]["security"] == [{"bearer": []}, {"key": []}]
+    assert paths["/v2/health/ready"]["get"]["security"] == []
+
+
+def test_requests_are_answered_while_measurements_are_handed_over(bench: Bench) -> None:
+    """Those of a second are many, and Ray takes microseconds for each."""
+    turns, seen_in_turn = 0, []
+
+    class Slow:
+        def add(self, *_: Any) -> None: ...
+
+        def set(self, *_: Any) -> None: ...
+
+        def observe(self, *_: Any) -> None:
+            seen_in_turn.append(turns)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        gateway = bench.new_gateway("g2", sink=Slow())
+        for number in range(1_000):
+            gateway.meter.observe("heliostat_request_seconds", ("shapes", "1", "stable"), number)
+        beside = asyncio.create_task(others())
+        await gateway.report()
+        beside.cancel()
+
+    asyncio.run(story())
+
+    assert len(seen_in_turn) == 1_000
+    assert max(map(seen_in_turn.count, set(seen_in_turn))) <= 50
 
 
 def test_every_request_is_measured_once(bench: Bench) -> None:

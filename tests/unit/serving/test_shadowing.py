@@ -61,9 +61,26 @@ def test_what_a_twin_shows_as_well_is_noise() -> None:
     assert compare(twin, candidate)["excess"]["flip_ratio"] == 0
     alone = compare(Differences(), None)
     assert alone["excess"] == dict.fromkeys(
-        ("beyond_ratio", "flip_ratio", "mean_gap", "rank_distance")
-    )
+        (
+            "beyond_ratio", "flip_ratio", "mean_gap", "rank_distance", "drift",
+            "latency_ms_per_row",
+        )
+    )  # fmt: skip
     json.dumps(alone)
+
+
+def test_drift_and_latency_are_cancelled_against_the_twin_too() -> None:
+    """Drift counts in either direction; without a twin nobody can say what is slow."""
+    candidate, twin = Differences(), Differences()
+    candidate.add([0.2, 0.8], [0.1, 0.7], latency_s=0.005)
+    twin.add([0.2, 0.8], [0.23, 0.83], latency_s=0.002)
+
+    excess = compare(candidate, twin)["excess"]
+    assert excess["drift"] == pytest.approx((0.1 - 0.03) / 0.3)
+    assert excess["latency_ms_per_row"] == pytest.approx(3.0)
+    assert compare(twin, candidate)["excess"]["latency_ms_per_row"] == 0
+    alone = compare(candidate, None)["excess"]
+    assert (alone["drift"], alone["latency_ms_per_row"]) == (pytest.approx(1 / 3), None)
 
 
 def test_drift_counts_in_standard_deviations_of_the_stable_scores() -> None:
