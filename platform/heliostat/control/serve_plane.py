@@ -95,9 +95,12 @@ class RegistryVersions:
 
     def announce_stable(self, model: str, version: str) -> None:
         """Tell lineage that the version is deployed, and point MLflow's alias ``stable`` at it."""
-        self._lineage.emit(
-            "COMPLETE", "stable", f"{model}@{version}",
-            inputs=[Node(kind="model", name=model, version=version)],
-            outputs=[Node(kind="deployment", name=model, version=version)],
-        )  # fmt: skip
-        self._registry.set_alias(model, _STABLE_ALIAS, version)
+        try:
+            self._registry.set_alias(model, _STABLE_ALIAS, version)
+        finally:
+            # It is deployed, whether MLflow answers or not.
+            self._lineage.emit(
+                "COMPLETE", "stable", f"{model}@{version}",
+                inputs=[Node(kind="model", name=model, version=version)],
+                outputs=[Node(kind="deployment", name=model, version=version)],
+            )  # fmt: skip
