@@ -38,7 +38,7 @@ def searcher(plan: SearchRecipe, max_concurrent: int) -> Any:
         def set_state(self, state: dict[str, Any]) -> None:
             # A driver killed between Tune's two files leaves trials here that have ended, and
             # their places would never be free. Trials that go on may exceed the limit instead.
-            super().set_state({**state, "_live_trials": set()})
+            super().set_state({**state, "_live_trials": set()})  # type: ignore[no-untyped-call]
 
     return Random(random_state=plan.seed, max_concurrent=max_concurrent)
 
