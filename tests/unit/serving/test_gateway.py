@@ -335,37 +335,6 @@ def test_a_gateway_is_ready_when_a_policy_is_loaded(bench: Bench) -> None:
     assert after == [200, 200, 200]
 
 
-def test_a_gateway_is_up_only_when_its_first_policy_answers(bench: Bench) -> None:
-    """It may have taken the place of another one: the ingress sends requests at once."""
-
-    async def story() -> Any:
-        bench.policies.queue.put_nowait(bench.policy(1, bench.stable("1")))
-        starting = asyncio.create_task(bench.gateway.start())
-        await asyncio.sleep(0)
-        was_up = starting.done()
-        await starting
-        reply = await ask(bench.gateway, INFER, by_inputs(0.0, "red"))
-        await bench.gateway.stop()
-        return was_up, reply.status
-
-    assert run(story()) == (False, 200)
-
-
-def test_a_gateway_comes_up_although_its_first_policy_cannot_be_loaded(bench: Bench) -> None:
-    """It says that it is not ready, and follows the next one."""
-
-    async def story() -> Any:
-        broken = bench.stable("2")
-        (bench.root / "packages" / "2" / "model.onnx").write_bytes(b"other")
-        bench.policies.queue.put_nowait(bench.policy(1, broken))
-        await bench.gateway.start()
-        ready = await ask(bench.gateway, "/v2/health/ready")
-        await bench.gateway.stop()
-        return ready.status
-
-    assert run(story()) == 503
-
-
 def test_a_policy_whose_stable_version_is_broken_leaves_the_old_one_in_charge(
     bench: Bench,
 ) -> None:
