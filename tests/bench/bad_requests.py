@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("ports")
     parser.add_argument("--environments", type=Path)
-    parser.add_argument("--examples", type=int, default=200, help="of Schemathesis, per operation")
+    parser.add_argument("--examples", type=int, default=50, help="of Schemathesis, per operation")
     asked = parser.parse_args()
     program = schemathesis.program(asked.environments or asked.folder / "environments")
     ports = [int(port) for port in asked.ports.split(",")]

@@ -8,15 +8,14 @@ import time
 from typing import Any
 
 from heliostat.rollout.policy import NUM_SLOTS, ModelPolicy, Policy
+from tests.bench.long_parts import WORK
 from tests.local.chain import MODEL, Chain, in_thread
 from tests.unit.serving import bad_input
 
 LARGE = "shapes-large"
 PROCESS = f"ray::ServeReplica:own-{LARGE}"
 MOST = 3
-AT_A_TIME = 12
-WORK = 6
-"""Products of matrices that make one prediction take some milliseconds."""
+AT_A_TIME = 16
 
 
 class ClosedLoop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Follower:
         self._kept = kept
         self._changed = changed
         self._from_disk = False
+        self._begun = asyncio.Event()
         self.snapshot: Snapshot | None = None
         """What answers now; None before the first policy."""
 
@@ -58,6 +60,12 @@ class Follower:
         self._changed(self.snapshot)
         telemetry.event("policy.active", epoch=policy.epoch, models=sorted(policy.models))
 
+    async def begun(self, timeout_s: float) -> None:
+        """Wait until the first policy answers, or there is none to be had, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._begun.wait()
+
     async def run(self) -> None:
         """Obey the newest policy for ever; begin with the kept one if none comes soon."""
         policy = None
@@ -68,12 +76,16 @@ class Follower:
             pass
         if policy is None:
             await self.use_kept_policy()
+            self._begun.set()
         retry_s = _RETRY_S
         while True:
             # A policy that cannot be obeyed must not end the following of later ones.
             try:
                 if policy is not None:
-                    await self._obey(policy)
+                    try:
+                        await self._obey(policy)
+                    finally:
+                        self._begun.set()
                     if self.snapshot is not None and self.snapshot.broken:
                         # What is broken may only be late, such as a package on its way.
                         await asyncio.sleep(retry_s)

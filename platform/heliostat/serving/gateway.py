@@ -40,6 +40,8 @@ from heliostat.serving.source import PolicySource
 from heliostat.serving.versions import Loader, Row, ServedModel, Snapshot
 
 _EVIDENCE_TIMEOUT_S = 5.0
+_FIRST_POLICY_S = 30.0
+"""A start takes no longer than this, whatever there is to load."""
 _MAX_PATHS = 4_096
 
 
@@ -141,7 +143,11 @@ class Gateway(asgi.Application):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Follow the policy and run the periodic work until `stop`."""
+        """Follow the policy and run the periodic work until `stop`.
+
+        Returns when the first policy answers: a process that took the place of another is sent
+        requests as soon as it is up.
+        """
         settings, door = self._settings, self._outside.door
         await asyncio.to_thread(door.look)
         self._tasks = [
@@ -156,6 +162,7 @@ class Gateway(asgi.Application):
                 self._every(settings.lease_every_s, lambda: share_rates(door, self._outside.rates))
             ),
         ]
+        await self.policies.begun(_FIRST_POLICY_S)
 
     async def stop(self) -> None:
         """End the periodic work, write what waits and report once more."""

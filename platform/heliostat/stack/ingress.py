@@ -84,6 +84,10 @@ def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
         # A proxy that is not ready after this time is killed and begun again; on a busy machine
         # Ray's 5 s are too short for it ever to be.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+        # An ingress that is gone is begun again after three checks in a row without an answer. Ray's
+        # 10 s between them would make that half a minute; one that only answers late gets longer.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "20",
         # A replica that is told to stop goes on for this long, so that the ingress learns of it;
         # Ray's 30 s are for load balancers that take longer, and ours takes about one.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
