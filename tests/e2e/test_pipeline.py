@@ -92,7 +92,7 @@ def test_lineage_goes_from_a_prediction_to_the_files_and_back(
     down = _lineage(live_platform, "down", "weather.csv")
 
     assert up["starts"] == [answered]
-    files = [step["node"] for step in up["steps"] if step["node"].startswith("file:")]
+    files = sorted(step["node"] for step in up["steps"] if step["node"].startswith("file:"))
     assert [Path(node.partition("@")[0]).name for node in files] == [
         "airports.csv", "flights.csv.zip", "planes.csv", "weather.csv",
     ]  # fmt: skip
