@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 RECIPE ?= jobs.flights:demo
 # The rings without Ray; a file stays on one core, so that what its tests share is made once.
-EVERY_CORE := -n auto --maxprocesses 8 --dist loadfile
+EVERY_CORE := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Settings of the caller that would make Python look elsewhere for packages.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV

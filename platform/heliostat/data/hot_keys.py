@@ -56,7 +56,9 @@ def aggregate(
         partial(_part, keys=tuple(keys), aggregates=tuple(aggregates), buckets=num_partitions),
         batch_size=None, batch_format="pyarrow",
     )  # fmt: skip
-    done: ray.data.Dataset = per_block.groupby(_BUCKET).map_groups(
+    # Ray's own default is 200 parts, each a task of its own, however few rows there are.
+    grouped = per_block.groupby(_BUCKET, num_partitions=num_partitions)
+    done: ray.data.Dataset = grouped.map_groups(
         partial(_whole, keys=tuple(keys), aggregates=tuple(aggregates)), batch_format="pyarrow"
     )
     return done
