@@ -115,10 +115,7 @@ def main() -> None:
     program = schemathesis.program(asked.environments or asked.folder / "environments")
     ports = [int(port) for port in asked.ports.split(",")]
     with Chain(asked.folder, ports) as chain:
-        chain.put()
-        chain.wait(lambda: chain.ask("/v2/health/live")[0] == 200)
-        chain.publish(chain.stable("1"))
-        chain.wait(chain.is_ready)
+        chain.serve()
         found: dict[str, Any] = {"corpus": corpus(chain), "doors": doors(chain)}
         chain.publish(chain.stable("1"))
         key = guard(chain)

@@ -94,10 +94,7 @@ def main() -> None:
     python = python_with("clients", REQUIREMENTS, environments)
     ports = [int(port) for port in asked.ports.split(",")]
     with Chain(asked.folder, ports) as chain:
-        chain.put()
-        chain.wait(lambda: chain.ask("/v2/health/live")[0] == 200)
-        chain.publish(chain.stable("1"))
-        chain.wait(chain.is_ready)
+        chain.serve()
         done = subprocess.run(
             [python, "-c", PROGRAM, chain.endpoint],
             capture_output=True, text=True, check=False, timeout=120,

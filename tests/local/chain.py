@@ -101,6 +101,15 @@ class Chain:
         client = context._get_global_client()
         client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
 
+    def serve(self) -> Variant:
+        """Deploy one gateway and wait until it answers with version 1 as stable, which it returns."""
+        self.put()
+        self.wait(lambda: self.ask("/v2/health/live")[0] == 200)
+        stable = self.stable("1")
+        self.publish(stable)
+        self.wait(self.is_ready)
+        return stable
+
     def package(self, version: str, **options: Any) -> tuple[str, str]:
         """Write and sign a version; return its path and digest."""
         from heliostat.registry import signing

@@ -141,11 +141,7 @@ def main() -> None:
     """Run all with a private Ray."""
     folder, ports = Path(sys.argv[1]), [int(port) for port in sys.argv[2].split(",")]
     with Chain(folder, ports) as chain:
-        chain.put()
-        chain.wait(lambda: chain.ask("/v2/health/live")[0] == 200)
-        stable = chain.stable("1")
-        chain.publish(stable)
-        chain.wait(chain.is_ready)
+        stable = chain.serve()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             # Slow clients only wait; meanwhile others must be answered all the same.
             waiting = pool.submit(slow, chain)

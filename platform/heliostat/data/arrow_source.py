@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
 from heliostat.data import typed_rows
+from heliostat.data.asked_whole import AskedWhole
 from heliostat.data.rows import Member
 from heliostat.data.typed_rows import TypedRows
 from heliostat.errors import HeliostatError, Unavailable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrowReader:
+class ArrowReader(AskedWhole):
     """Rows that a function yields as Arrow tables or batches, as most warehouses' clients give them.
 
     It is called twice: for the columns, and for the rows, in one task. Where it finds its
@@ -45,20 +46,6 @@ class ArrowReader:
         require(bool(self.name), "source.name", self.name, "must be named")
         require(self.chunk_rows > 0, "source.chunk_rows", self.chunk_rows, "must be above 0")
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """None: rows come from a server."""
-        return ()
-
-    @property
-    def repeatable(self) -> bool:
-        """Asked again it may answer otherwise."""
-        return False
-
-    def position(self, members: list[Member]) -> None:  # noqa: ARG002 - asked as a whole
-        """Nothing: it is read whole."""
-        return
-
     def plan(self) -> list[Member]:
         """Ask for the first rows, to know the columns.
 
@@ -70,14 +57,6 @@ class ArrowReader:
         header = None if first is None else tuple(first.columns)
         return [Member(path=self.name, header=header, size_bytes=0, first_line=1)]
 
-    def readers(self, member: Member) -> range:  # noqa: ARG002 - the answer is the member
-        """One, so that all rows are of one answer."""
-        return range(1)
-
-    def one_chunk_each(self, member: Member) -> bool:  # noqa: ARG002 - the answer is the member
-        """One reader has them all."""
-        return False
-
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002
         """Yield the answer in chunks; memory holds what the client yields at once."""
         number = first
@@ -85,10 +64,6 @@ class ArrowReader:
             for part in frame.iter_slices(self.chunk_rows):
                 yield number, typed_rows.encode(part)
                 number += 1
-
-    def read_chunk(self, member: Member, number: int) -> bytes:
-        """Never asked of a source that is not repeatable."""
-        raise HeliostatError(f"{member.label}: chunk {number} cannot be read again")
 
     def parse(self, raw: bytes, member: Member) -> TypedRows:  # noqa: ARG002 - says its columns
         """Take a chunk apart."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from heliostat.errors import ConfigError
+from heliostat.errors import ConfigError, Unavailable
 
 FILE = "KAFKA_PROPERTIES_FILE"
 """Variable of the environment that names a file of lines ``name=value``, as Kafka's tools take."""
 
+Answer = TypeVar("Answer")
 Client = TypeVar("Client")
 Errors = list[tuple[str, str]]
 """Name and text of each error that a client has told of."""
@@ -101,6 +103,27 @@ def problem(errors: Sequence[tuple[str, str]], said: str, settings: Mapping[str,
         return "refuses the user or the password"
     of_tls = next((text for name, text in errors if name == "_SSL"), None)
     return hidden(said if of_tls is None else of_tls, settings)
+
+
+def asked(where: str, consumer: Any, errors: Errors, question: Callable[[], Answer]) -> Answer:
+    """Ask a question through a consumer that `opened` made with the process's environment.
+
+    Raises:
+        Unavailable: The client cannot answer it, in the words of `problem`.
+    """
+    from confluent_kafka import KafkaException
+
+    try:
+        return question()
+    except KafkaException as error:
+        # What the client told of on the way waits for a poll.
+        consumer.poll(0)
+        raise unavailable(where, errors, str(error.args[0].str())) from None
+
+
+def unavailable(where: str, errors: Errors, said: str) -> Unavailable:
+    """Say why a broker cannot be used, with the secrets of the process's environment hidden."""
+    return Unavailable(where, problem(errors, said, read(os.environ)))
 
 
 def _of_file(path: Path) -> dict[str, str]:

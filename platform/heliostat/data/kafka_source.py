@@ -77,7 +77,7 @@ class KafkaTopic:
         consumer = self._consumer(errors)
 
         def ask(question: Callable[[], Any]) -> Any:
-            return self._call(consumer, errors, question)
+            return kafka_settings.asked(f"kafka {self.servers}", consumer, errors, question)
 
         try:
             found = ask(lambda: consumer.list_topics(self.topic, timeout=self.timeout_s))
@@ -166,8 +166,8 @@ class KafkaTopic:
                         "the read was planned: it was deleted or made anew",
                     )
                 if error is not None:
-                    said = self._words(errors, str(error.str()))
-                    raise Unavailable(f"kafka {self.servers}", said)
+                    where = f"kafka {self.servers}"
+                    raise kafka_settings.unavailable(where, errors, str(error.str()))
                 offset = int(message.offset() or 0)
                 if offset >= end:
                     return
@@ -182,7 +182,7 @@ class KafkaTopic:
                 )
                 raise Unavailable(
                     f"kafka {self.servers}",
-                    self._words(errors, silent),
+                    kafka_settings.problem(errors, silent, kafka_settings.read(os.environ)),
                     next_step="Repeat the ingest when the topic answers: nothing is lost",
                 )
 
@@ -202,17 +202,3 @@ class KafkaTopic:
             errors,
             os.environ,
         )
-
-    def _call(self, consumer: Consumer, errors: Errors, ask: Callable[[], Any]) -> Any:
-        from confluent_kafka import KafkaException
-
-        try:
-            return ask()
-        except KafkaException as error:
-            # What the client told of on the way waits for a poll.
-            consumer.poll(0)
-            said = self._words(errors, str(error.args[0].str()))
-            raise Unavailable(f"kafka {self.servers}", said) from None
-
-    def _words(self, errors: Errors, said: str) -> str:
-        return kafka_settings.problem(errors, said, kafka_settings.read(os.environ))

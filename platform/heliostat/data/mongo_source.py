@@ -14,16 +14,17 @@ import msgspec
 
 from heliostat.config import require
 from heliostat.data import typed_rows
+from heliostat.data.asked_whole import AskedWhole
 from heliostat.data.rows import Member
 from heliostat.data.typed_rows import JsonRows
-from heliostat.errors import ConfigError, HeliostatError, Unavailable
+from heliostat.errors import ConfigError, Unavailable
 
 PASSWORD = "MONGODB_PASSWORD"  # noqa: S105 - the variable's name
 """Variable of the environment, of the Ray workers too, that holds the password."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MongoQuery:
+class MongoQuery(AskedWhole):
     """Documents of a collection, read by one cursor.
 
     A cursor is no snapshot: a document that is written while it is read may come or not. Object
@@ -60,20 +61,6 @@ class MongoQuery:
             given = None
         require(isinstance(given, dict), "source.where", self.where, "must be a JSON object")
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """None: rows come from a server."""
-        return ()
-
-    @property
-    def repeatable(self) -> bool:
-        """A query asked again may answer otherwise."""
-        return False
-
-    def position(self, members: list[Member]) -> None:  # noqa: ARG002 - asked as a whole
-        """Nothing: a query is read whole."""
-        return
-
     def plan(self) -> list[Member]:
         """Ask for one document.
 
@@ -86,14 +73,6 @@ class MongoQuery:
         path = f"{self.url}/{self.collection}"
         return [Member(path=path, header=None, size_bytes=0, first_line=0)]
 
-    def readers(self, member: Member) -> range:  # noqa: ARG002 - the query is the member
-        """One: a cursor has one order."""
-        return range(1)
-
-    def one_chunk_each(self, member: Member) -> bool:  # noqa: ARG002 - the query is the member
-        """One reader has them all."""
-        return False
-
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002
         """Yield the documents in chunks; memory holds one."""
         number, lines = first, []
@@ -104,10 +83,6 @@ class MongoQuery:
                 number, lines = number + 1, []
         if lines:
             yield number, b"\n".join(lines) + b"\n"
-
-    def read_chunk(self, member: Member, number: int) -> bytes:
-        """Never asked of a source that is not repeatable."""
-        raise HeliostatError(f"{member.label}: chunk {number} cannot be read again")
 
     def parse(self, raw: bytes, member: Member) -> JsonRows:  # noqa: ARG002 - objects say it
         """Take documents apart."""

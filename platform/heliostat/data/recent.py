@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heliostat.data.checkpoints import HINT, LOG
 from heliostat.data.storage import LocalFolder, Storage
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 MANY = 500
 """Names in a log; a listing of fewer takes no longer than what is done here in its place."""
 
-_LOG = "_delta_log"
-_HINT = f"{_LOG}/_last_checkpoint"
 _MOST_COMMITS = 200
 """deltalake writes a checkpoint each 100 commits; a log that is far beyond its last one is read
 the usual way."""
@@ -39,9 +38,9 @@ def open_newest(folder: Storage, *, many: int = MANY) -> DeltaTable | None:
     """
     if not isinstance(folder, LocalFolder):
         return None
-    hint = folder.read(_HINT) or b""
+    hint = folder.read(HINT) or b""
     version = _checkpointed(hint)
-    if version is None or not _has_names(folder.folder / _LOG, many):
+    if version is None or not _has_names(folder.folder / LOG, many):
         return None
     checkpoint = f"{version:020d}.checkpoint.parquet"
     commits = _since(folder, version)
@@ -50,7 +49,7 @@ def open_newest(folder: Storage, *, many: int = MANY) -> DeltaTable | None:
     table = _opened(folder, hint, [checkpoint, *commits])
     # Whoever cleans the log up takes the checkpoint before the commits that follow it: while it is
     # there, no commit was missed.
-    if folder.read(_HINT) != hint or folder.stat(f"{_LOG}/{checkpoint}") is None:
+    if folder.read(HINT) != hint or folder.stat(f"{LOG}/{checkpoint}") is None:
         return None
     return table
 
@@ -72,7 +71,7 @@ def _checkpointed(hint: bytes) -> int | None:
 
 def _since(folder: LocalFolder, version: int) -> list[str]:
     """Names of the commits from a version on that are there without a gap."""
-    log = folder.folder / _LOG
+    log = folder.folder / LOG
     found = [f"{version:020d}.json"] if (log / f"{version:020d}.json").exists() else []
     number = version + 1
     while len(found) <= _MOST_COMMITS and (log / f"{number:020d}.json").exists():
@@ -85,9 +84,9 @@ def _opened(folder: LocalFolder, hint: bytes, names: list[str]) -> DeltaTable | 
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
-    log = (folder.folder / _LOG).absolute()
+    log = (folder.folder / LOG).absolute()
     with tempfile.TemporaryDirectory(prefix="heliostat-open-") as place:
-        linked = Path(place) / _LOG
+        linked = Path(place) / LOG
         linked.mkdir()
         for name in names:
             (linked / name).symlink_to(log / name)

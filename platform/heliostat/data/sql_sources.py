@@ -14,9 +14,10 @@ import polars as pl
 
 from heliostat.config import require
 from heliostat.data import typed_rows
+from heliostat.data.asked_whole import AskedWhole
 from heliostat.data.rows import Member
 from heliostat.data.typed_rows import TypedRows
-from heliostat.errors import ConfigError, HeliostatError, Unavailable
+from heliostat.errors import ConfigError, Unavailable
 
 CHUNK_ROWS = 50_000
 """Rows that one task checks."""
@@ -28,25 +29,11 @@ class _Cursor(Protocol):
     def fetchmany(self, size: int, /) -> Sequence[Sequence[Any]]: ...
 
 
-class _Query:
+class _Query(AskedWhole):
     """What the three share; each says how it connects and which errors are whose."""
 
     query: str
     chunk_rows: int
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """None: rows come from a server."""
-        return ()
-
-    @property
-    def repeatable(self) -> bool:
-        """A query asked again may answer otherwise."""
-        return False
-
-    def position(self, members: list[Member]) -> None:  # noqa: ARG002 - asked as a whole
-        """Nothing: a query is read whole."""
-        return
 
     def plan(self) -> list[Member]:
         """Ask for the columns.
@@ -61,14 +48,6 @@ class _Query:
             header = tuple(item[0] for item in cursor.description)
         return [Member(path=self._name(), header=header, size_bytes=0, first_line=1)]
 
-    def readers(self, member: Member) -> range:  # noqa: ARG002 - the query is the member
-        """One, so that all rows are of one moment."""
-        return range(1)
-
-    def one_chunk_each(self, member: Member) -> bool:  # noqa: ARG002 - the query is the member
-        """One reader has them all."""
-        return False
-
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002
         """Yield the answer in chunks; memory holds one."""
         with self._answers(self.query) as cursor:
@@ -77,10 +56,6 @@ class _Query:
             while rows := cursor.fetchmany(self.chunk_rows):
                 yield number, typed_rows.encode(_frame(names, rows))
                 number += 1
-
-    def read_chunk(self, member: Member, number: int) -> bytes:
-        """Never asked of a source that is not repeatable."""
-        raise HeliostatError(f"{member.label}: chunk {number} cannot be read again")
 
     def parse(self, raw: bytes, member: Member) -> TypedRows:  # noqa: ARG002 - says its columns
         """Take a chunk apart."""

@@ -143,8 +143,8 @@ def _names(node: str, text: str) -> bool:
 
 
 _KINDS = (
-    *("table", "model", "package", "file", "source", "index", "deployment", "view", "online"),
-)
+    "table", "model", "package", "file", "source", "index", "deployment", "view", "online",
+)  # fmt: skip
 
 
 def _hint(text: str, names: set[str]) -> str:

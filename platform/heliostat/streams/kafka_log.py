@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class KafkaLog:
                 number = int(name)
                 if number not in known:
                     raise Unavailable(self._name, f"partition {name} is gone")
-                low, high = _call(
+                low, high = kafka_settings.asked(
                     self._name, consumer, errors,
                     partial(
                         consumer.get_watermark_offsets, TopicPartition(self.topic, number),
@@ -100,7 +100,7 @@ class KafkaLog:
         return f"kafka {self.servers} topic {self.topic}"
 
     def _numbers(self, consumer: Consumer, errors: Errors) -> list[int]:
-        found = _call(
+        found = kafka_settings.asked(
             self._name, consumer, errors,
             lambda: consumer.list_topics(self.topic, timeout=self.timeout_s),
         )  # fmt: skip
@@ -150,7 +150,7 @@ class _KafkaReader:
         self._errors.clear()
         found = self._consumer.consume(num_messages=max_messages, timeout=timeout_s)
         if not found and self._errors:
-            raise Unavailable(self._log._name, _words(self._errors, self._errors[0][1]))
+            raise kafka_settings.unavailable(self._log._name, self._errors, self._errors[0][1])
         # Our own clock may be set back; time that has passed has passed.
         self._never_back_us = now_us = max(self._never_back_us, time.time_ns() // 1000)
         parts: dict[int, list[Message]] = defaultdict(list)
@@ -241,7 +241,7 @@ class _KafkaWriter:
         left = self._producer.flush(self._log.timeout_s * 2)
         if failed or left:
             said = failed[0] if failed else f"{left} messages were not acknowledged"
-            raise Unavailable(self._log._name, _words(self._errors, said))
+            raise kafka_settings.unavailable(self._log._name, self._errors, said)
 
     def close(self) -> None:
         """See `messages.Writer`."""
@@ -253,18 +253,3 @@ def _arrived_us(message: Message, now_us: int) -> int:
 
     kind, at_ms = message.timestamp()
     return at_ms * 1000 if kind == TIMESTAMP_LOG_APPEND_TIME else now_us
-
-
-def _call(name: str, consumer: Consumer, errors: Errors, ask: Callable[[], Any]) -> Any:
-    from confluent_kafka import KafkaException
-
-    try:
-        return ask()
-    except KafkaException as error:
-        # What the client told of on the way waits for a poll.
-        consumer.poll(0)
-        raise Unavailable(name, _words(errors, str(error.args[0].str()))) from None
-
-
-def _words(errors: Errors, said: str) -> str:
-    return kafka_settings.problem(errors, said, kafka_settings.read(os.environ))
