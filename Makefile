@@ -41,12 +41,13 @@ doctor: env ## Check versions, ports, disk and memory; say the fix for each find
 test: test-unit ## Pass every test but benchmarks and long proofs
 	@$(MAKE) --no-print-directory --jobs=2 test-whole test-local
 
-# These two rings wait for most of their time, so `make test` runs them side by side.
+# These two wait for much of their time, so `make test` runs them side by side; a test that brings
+# a Ray of its own is where it makes both equally long.
 test-local: env ## Pass the tests on one shared Ray
-	@$(PY) -m pytest --quiet tests/local
+	@$(PY) -m pytest --quiet tests/local --ignore tests/local/test_serving_story.py
 
 test-whole: env ## Pass the tests on a whole platform
-	@$(PY) -m pytest --quiet tests/e2e
+	@$(PY) -m pytest --quiet tests/e2e tests/local/test_serving_story.py
 
 prove: env ## Run the long proofs that `make test` leaves out
 	@$(PY) -m pytest -m proof tests/unit tests/local tests/e2e

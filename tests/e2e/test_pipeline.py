@@ -151,6 +151,7 @@ def test_a_candidate_trained_on_shuffled_labels_is_refused_by_the_offline_gate(
     assert "Traceback" not in refused.stdout + refused.stderr
 
 
+@pytest.mark.proof
 def test_with_that_gate_waived_live_evidence_rolls_it_back_although_the_driver_was_killed(
     live_platform: LivePlatform, small: subprocess.CompletedProcess[str]
 ) -> None:

@@ -30,7 +30,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "home")
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]
 
 PROGRAM = Path(__file__).with_name("feast_types.py")
 INFER = "/v2/models/shapes/infer"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.local import plain_feast
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

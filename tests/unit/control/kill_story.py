@@ -1,7 +1,7 @@
 """Runs whole rollouts in child processes that kill themselves at each durable write in turn.
 
 A program of its own, so that it forks without pytest's threads. It prints one JSON line.
-Usage: ``python -m tests.unit.control.kill_story FOLDER``
+Usage: ``python -m tests.unit.control.kill_story FOLDER [EVERY]``; with EVERY, each so-manieth point.
 """
 
 from __future__ import annotations
@@ -125,18 +125,25 @@ def lives(folder: Path, candidate: Behaviour, kill_at: int | None) -> tuple[Any,
 def main() -> None:
     """Print for each candidate: the end, points killed, and the ends that differ."""
     root = Path(sys.argv[1])
+    every = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     told = {}
     for name, candidate in (("good", GOOD), ("bad", replace(GOOD, error_ratio=0.2))):
         (root / name).mkdir()
         end, _ = lives(root / name / "whole", candidate, None)
         points = int((root / name / "whole" / "calls").read_text())
-        others, killed = [], 0
-        for point in range(1, points + 1):
+        others, killed, tried = [], 0, range(1, points + 1, every)
+        for point in tried:
             found, deaths = lives(root / name / str(point), candidate, point)
             killed += deaths > 0
             if found != end:
                 others.append([point, found])
-        told[name] = {"end": end, "points": points, "killed": killed, "others": others}
+        told[name] = {
+            "end": end,
+            "points": points,
+            "tried": len(tried),
+            "killed": killed,
+            "others": others,
+        }
     print(json.dumps(told))
 
 
