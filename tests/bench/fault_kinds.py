@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from heliostat.stack.ingress import LONGEST_DEADLINE_S
+from heliostat.serving.ingress import LONGEST_DEADLINE_S
 from tests.bench.fault_runs import Faults
 from tests.local.chain import in_thread
 from tests.unit.serving import bad_input

@@ -8,6 +8,7 @@ from typing import Any
 from heliostat.clusters import targets
 from heliostat.clusters.recipe import ClusterRecipe, GpuGroup, Size, TpuGroup
 from heliostat.clusters.targets import Pool
+from heliostat.serving import ingress
 
 UID, GID = 1000, 100
 """User and group of Ray's images."""
@@ -201,16 +202,8 @@ def _environment(recipe: ClusterRecipe, drain_s: int, role: str) -> list[dict[st
         "HELIOSTAT_BUCKET": recipe.storage.bucket,
         "HELIOSTAT_ENDPOINT": gateway_url(recipe),
         "HELIOSTAT_DASHBOARD": "http://127.0.0.1:8265",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": "/opt/heliostat/haproxy",
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
-        "RAY_SERVE_HAPROXY_RETRIES": "3",
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "30",
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "125",
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
+        **ingress.variables(),
     }
     if recipe.storage.endpoint:
         values["AWS_ENDPOINT_URL"] = recipe.storage.endpoint

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from heliostat.config import require
@@ -61,7 +62,7 @@ class Retrieval:
         for group in self.groups:
             tables = {lookup.view: _table(lookup) for lookup in group.lookups}
             left = self._joined(left, group, tables)
-        found = left.sort(ROW).select(self.outputs)
+        found = _by_number(left.select(ROW, *self.outputs), ROW)
         return _beside(entities, found.to_arrow())
 
     def on_ray(self, entities: pa.Table) -> list[Any]:
@@ -100,15 +101,13 @@ class Retrieval:
                 pieces = [piece[part] for piece in rows]
                 names = [view for view, split in values.items() for _ in split]
                 pieces += [piece[part] for split in values.values() for piece in split]
-                answer = join_part.remote(
-                    retrieval, number, len(blocks), self.rows_per_part, len(rows), names, *pieces
-                )
+                answer = join_part.remote(retrieval, number, len(rows), names, *pieces)
                 for block, piece in zip(found, _many(answer), strict=True):
                     block.append(piece)
         assemble = ray.remote(_assemble)
         return [
             assemble.remote(
-                ray.put(entities.slice(start, self.rows_per_part)), self.outputs, *pieces
+                ray.put(entities.slice(start, self.rows_per_part)), start, self.outputs, *pieces
             )
             for start, pieces in zip(starts, found, strict=True)
         ]
@@ -206,6 +205,7 @@ class Retrieval:
 
 
 _ONE = "__one"
+_PLACE = "__place"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,20 +266,41 @@ def _one_or_many(pieces: list[Any]) -> Any:
     return pieces[0] if len(pieces) == 1 else pieces
 
 
-def _split(frame: pl.DataFrame, keys: Sequence[str], parts: int) -> list[Any]:
-    """Cut rows into shares by a hash of their keys; rows without keys go to the first."""
-    if parts == 1 or not keys:
-        return [frame.to_arrow(), *([frame.head(0).to_arrow()] * (parts - 1))]
-    number = (pl.struct(keys).hash(seed=0) % parts).cast(pl.UInt32).alias("__part")
-    shares = frame.with_columns(number).partition_by("__part", as_dict=True, include_key=False)
-    empty = frame.head(0)
-    return [shares.get((part,), empty).to_arrow() for part in range(parts)]
+def _by_number(frame: pl.DataFrame, name: str, *, first: int = 0) -> pl.DataFrame:
+    """Order rows by a column that holds each number from `first` on once, and drop it.
+
+    Each number says where its row belongs, so that nothing need be compared.
+    """
+    places = np.empty(frame.height, np.uint32)
+    places[frame[name].to_numpy() - first] = np.arange(frame.height, dtype=np.uint32)
+    return frame.select(pl.exclude(name).gather(pl.Series(places)))
+
+
+def _share_of(keys: pl.DataFrame, parts: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """Number of the share of each row, by a hash of its keys; the first where there is no key."""
+    if parts == 1 or not keys.width:
+        return np.zeros(keys.height, np.uint16)
+    one = pl.col(keys.columns[0]) if keys.width == 1 else pl.struct(pl.all())
+    return keys.select((one.hash(seed=0) % parts).cast(pl.UInt16)).to_series().to_numpy()
+
+
+def _split(
+    frame: pl.DataFrame, share: np.ndarray[Any, np.dtype[np.uint16]], parts: int
+) -> list[Any]:
+    """Cut rows into their shares, each in the order of `frame`."""
+    if parts == 1:
+        return [frame.to_arrow()]
+    # NumPy sorts 16 bits by counting them.
+    order = pl.Series(np.argsort(share, kind="stable").astype(np.uint32))
+    ends = np.cumsum(np.bincount(share, minlength=parts)).tolist()
+    ordered = frame.select(pl.all().gather(order))
+    return [ordered[start:end].to_arrow() for start, end in pairwise([0, *ends])]
 
 
 def _split_rows(table: Any, keys: Sequence[str], parts: int) -> Any:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    return _one_or_many(_split(frame, keys, parts))
+    return _one_or_many(_split(frame, _share_of(frame.select(keys), parts), parts))
 
 
 def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, parts: int) -> Any:
@@ -294,32 +315,27 @@ def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, 
     for table in sources.batches(fragment, lookup):
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        hashed = [
-            sources.key(frame[name], name).alias(f"__{place}") for place, name in enumerate(keys)
-        ]
-        cut = _split(frame.with_columns(hashed), [column.name for column in hashed], parts)
-        for share, piece in zip(shares, cut, strict=True):
+        hashed = pl.DataFrame(
+            [sources.key(frame[name], name).alias(f"__{place}") for place, name in enumerate(keys)]
+        )
+        share = _share_of(hashed, parts) if keys else np.zeros(frame.height, np.uint16)
+        for taken, piece in zip(shares, _split(frame, share, parts), strict=True):
             if piece.num_rows:
-                share.append(piece.select(columns).cast(empty.schema))
-    return _one_or_many([pa.concat_tables([empty, *share]) for share in shares])
+                taken.append(piece.select(columns).cast(empty.schema))
+    return _one_or_many([pa.concat_tables([empty, *taken]) for taken in shares])
 
 
 def _join_part(
-    retrieval: Retrieval,
-    number: int,
-    num_blocks: int,
-    rows_per_block: int,
-    num_rows_pieces: int,
-    views: Sequence[str],
-    *pieces: Any,
+    retrieval: Retrieval, number: int, num_blocks: int, views: Sequence[str], *pieces: Any
 ) -> Any:
+    """Join one share: first its rows of each block in turn, then what the views have for them."""
     import pyarrow as pa
 
     group = retrieval.groups[number]
-    left = pl.from_arrow(pa.concat_tables(pieces[:num_rows_pieces]))
+    left = pl.from_arrow(pa.concat_tables(pieces[:num_blocks]))
     assert isinstance(left, pl.DataFrame)
     tables: dict[str, list[Any]] = {lookup.view: [] for lookup in group.lookups}
-    for view, piece in zip(views, pieces[num_rows_pieces:], strict=True):
+    for view, piece in zip(views, pieces[num_blocks:], strict=True):
         tables[view].append(piece)
     merged = {
         lookup.view: tables[lookup.view]
@@ -328,21 +344,22 @@ def _join_part(
     }
     merged = {view: [pa.concat_tables(items)] for view, items in merged.items()}
     names = [name for lookup in group.lookups for name in lookup.features]
-    found = retrieval._joined(left.sort(EVENT_TIMESTAMP), group, merged).select(ROW, *names)
-    ordered = found.sort(ROW)
-    block = ordered[ROW] // rows_per_block
-    ends = [int(block.search_sorted(index, side="left")) for index in range(num_blocks + 1)]
+    in_time = left.with_row_index(_PLACE).sort(EVENT_TIMESTAMP)
+    found = retrieval._joined(in_time, group, merged).select(_PLACE, ROW, *names)
+    ordered = _by_number(found, _PLACE)
+    ends = accumulate((piece.num_rows for piece in pieces[:num_blocks]), initial=0)
     return _one_or_many([ordered[start:end].to_arrow() for start, end in pairwise(ends)])
 
 
-def _assemble(entities: Any, outputs: Sequence[str], *pieces: Any) -> Any:
+def _assemble(entities: Any, start: int, outputs: Sequence[str], *pieces: Any) -> Any:
     frames: dict[tuple[str, ...], list[pl.DataFrame]] = {}
     for piece in pieces:
         frame = pl.from_arrow(piece)
         assert isinstance(frame, pl.DataFrame)
         frames.setdefault(tuple(frame.columns), []).append(frame)
     found = pl.concat(
-        [pl.concat(items).sort(ROW).drop(ROW) for items in frames.values()], how="horizontal"
+        [_by_number(pl.concat(items), ROW, first=start) for items in frames.values()],
+        how="horizontal",
     )
     return _beside(entities, found.select(outputs).to_arrow())
 

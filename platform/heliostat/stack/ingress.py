@@ -12,15 +12,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from heliostat.serving import ingress
 from heliostat.stack import ingress_edit
 from heliostat.stack.settings import Ports
-
-LONGEST_DEADLINE_S = 30
-"""The ingress gives up on a replica that is silent for so long."""
-
-LONGEST_ANSWER_S = 120
-"""An answer that comes piece by piece may take so long in all. At each start or stop of an
-application the ingress reloads; its process before lives on for this long to end such answers."""
 
 
 def write_executable(folder: Path, haproxy: str) -> Path:
@@ -49,7 +43,7 @@ def find_haproxy() -> str:
 
 
 def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
-    """Say what turns Serve's HAProxy mode on, with the settings that lose no request.
+    """Say what turns Serve's HAProxy mode on here: `serving.ingress`, with ports and files.
 
     Args:
         ports: Of the platform.
@@ -57,8 +51,7 @@ def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
         executable: Of `write_executable`.
     """
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        **ingress.variables(),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(executable),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "h" / "c"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "a"),
@@ -68,29 +61,8 @@ def variables(ports: Ports, folder: Path, executable: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.ingress_metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.ingress_stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.serve_fallback),
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
         # The default range of gRPC ports lies in that of outgoing connections.
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": "31001",
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": "32001",
-        "RAY_SERVE_HAPROXY_RETRIES": "3",
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(LONGEST_DEADLINE_S),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "10",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_ANSWER_S + 5),
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        # A dead process is noticed by its refused connections, at once. Checks are for hung
-        # ones, and must not take a machine that is short of processor time for that: with no
-        # server left the ingress answers 500.
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "5",
-        # A proxy that is not ready after this time is killed and begun again; on a busy machine
-        # Ray's 5 s are too short for it ever to be.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
-        # An ingress that is gone is begun again after three checks in a row without an answer. Ray's
-        # 10 s between them would make that half a minute; one that only answers late gets longer.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "20",
-        # A replica that is told to stop goes on for this long, so that the ingress learns of it;
-        # Ray's 30 s are for load balancers that take longer, and ours takes about one.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, len(os.sched_getaffinity(0)))),
     }

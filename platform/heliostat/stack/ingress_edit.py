@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-REQUEST_HEAD_TIMEOUT = "    timeout http-request 5s\n    option http-buffer-request"
+TIMEOUTS = "    timeout http-request 5s\n    option http-buffer-request\n    timeout check 5s"
 """A request's head, and as much of its body as fits into a buffer, must arrive within this time,
-so that slow clients hold no slot; it also lets a whole request be sent again to another replica."""
+so that slow clients hold no slot; it also lets a whole request be sent again to another replica.
+
+A check may take as long. Without that HAProxy gives one no longer than lies between two, a quarter
+of a second after one has failed: a replica that is only busy would be down and hardly come up again.
+"""
 
 CONTROL_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 """Headers by which a client could switch off Serve's time limit."""
@@ -43,8 +47,8 @@ def edit(text: str) -> str:
     """
     for page, pattern in _OPEN_PAGES.items():
         text = _once(pattern, r"\g<1>127.0.0.1\g<2>", text, page)
-    if REQUEST_HEAD_TIMEOUT not in text:
-        text = _once(_CLIENT_TIMEOUT, rf"\g<0>\n{REQUEST_HEAD_TIMEOUT}", text, "timeout client")
+    if TIMEOUTS not in text:
+        text = _once(_CLIENT_TIMEOUT, rf"\g<0>\n{TIMEOUTS}", text, "timeout client")
     rules = "".join(f"\n    http-request del-header {name}" for name in CONTROL_HEADERS)
     if rules not in text:
         text = _once(_HTTP_BIND, rf"\g<0>{rules}", text, "http_frontend")

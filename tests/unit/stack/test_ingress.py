@@ -45,6 +45,7 @@ defaults
     timeout client 10s
     timeout http-request 5s
     option http-buffer-request
+    timeout check 5s
     timeout server 30s
     balance leastconn
 frontend prometheus
