@@ -373,12 +373,5 @@ def _blocks(
 def _gathered(
     settings: HeliostatOfflineStoreConfig, retrieval: Retrieval, entities: pa.Table
 ) -> pa.Table:
-    """Copy the blocks out of Ray's store one by one, so that it can let go of each."""
-    ray = _ray(settings)
-    blocks = retrieval.on_ray(entities)
-    tables = []
-    for index in range(len(blocks)):
-        table = ray.get(blocks[index])
-        tables.append(table.take(pa.array(range(table.num_rows))) if len(blocks) > 1 else table)
-        blocks[index] = None
-    return pa.concat_tables(tables)
+    _ray(settings)
+    return retrieval.gathered(entities)

@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 ROWS_PER_PART = 1_000_000
 """Rows of the largest side that one task joins, and rows of one block of the answer."""
 
+ROWS_PER_SHARE = 250_000
+"""Rows that a task joins at once: so few stay in the processor's caches, and their memory is used
+again instead of being asked for anew."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """How rows are cut by a hash of their keys: into parts for tasks, each part into shares."""
+
+    parts: int
+    shares: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
@@ -74,43 +86,70 @@ class Retrieval:
         """
         import ray
 
+        assemble = ray.remote(_assemble)
+        return [
+            assemble.remote(
+                ray.put(entities.slice(start, self.rows_per_part)), start, self.outputs, *pieces
+            )
+            for start, pieces in self._joined_pieces(entities)
+        ]
+
+    def gathered(self, entities: pa.Table) -> pa.Table:
+        """Join by Ray tasks, and put the answer together here, in memory of this process.
+
+        Returns:
+            As `in_process` gives it.
+        """
+        import pyarrow as pa
+        import ray
+
+        found = self._joined_pieces(entities)
+        tables = []
+        # Ray's store lets go of a block's pieces when the block is made of them.
+        while found:
+            start, pieces = found.pop(0)
+            rows = entities.slice(start, self.rows_per_part)
+            tables.append(_assemble(rows, start, self.outputs, *ray.get(pieces)))
+        return pa.concat_tables(tables)
+
+    def _joined_pieces(self, entities: pa.Table) -> list[tuple[int, list[Any]]]:
+        """Start the tasks; for each block its first row and what is joined to its rows, in pieces."""
+        import ray
+
         prepared = self.prepared(entities)
         total = max([prepared.height, *(item.dataset.count_rows() for item in self.lookups)])
-        parts = max(1, -(-total // self.rows_per_part))
+        cut = Cut(
+            parts=max(1, -(-total // self.rows_per_part)),
+            shares=max(1, -(-min(total, self.rows_per_part) // ROWS_PER_SHARE)),
+        )
         starts = range(0, max(1, prepared.height), self.rows_per_part)
         blocks = [prepared[start : start + self.rows_per_part] for start in starts]
-        split_rows = ray.remote(_split_rows).options(num_returns=parts)
-        split_values = ray.remote(_split_values).options(num_returns=parts)
+        split_rows = ray.remote(_split_rows).options(num_returns=cut.parts)
+        split_values = ray.remote(_split_values).options(num_returns=cut.parts)
         join_part = ray.remote(_join_part).options(num_returns=len(blocks))
         found: list[list[Any]] = [[] for _ in blocks]
         retrieval = ray.put(self)
         for number, group in enumerate(self.groups):
             wanted = [ROW, EVENT_TIMESTAMP, *group.keys]
             rows = [
-                _many(split_rows.remote(block.select(wanted).to_arrow(), group.keys, parts))
+                _many(split_rows.remote(block.select(wanted).to_arrow(), group.keys, cut))
                 for block in blocks
             ]
             values: dict[str, list[list[Any]]] = {
                 lookup.view: [
-                    _many(split_values.remote(retrieval, number, index, fragment, parts))
+                    _many(split_values.remote(retrieval, number, index, fragment, cut))
                     for fragment in _fragments(lookup)
                 ]
                 for index, lookup in enumerate(group.lookups)
             }
-            for part in range(parts):
+            for part in range(cut.parts):
                 pieces = [piece[part] for piece in rows]
                 names = [view for view, split in values.items() for _ in split]
                 pieces += [piece[part] for split in values.values() for piece in split]
-                answer = join_part.remote(retrieval, number, len(rows), names, *pieces)
+                answer = join_part.remote(retrieval, number, cut, len(rows), names, *pieces)
                 for block, piece in zip(found, _many(answer), strict=True):
                     block.append(piece)
-        assemble = ray.remote(_assemble)
-        return [
-            assemble.remote(
-                ray.put(entities.slice(start, self.rows_per_part)), start, self.outputs, *pieces
-            )
-            for start, pieces in zip(starts, found, strict=True)
-        ]
+        return list(zip(starts, found, strict=True))
 
     @property
     def outputs(self) -> list[str]:
@@ -203,6 +242,17 @@ class Retrieval:
             )  # fmt: skip
         return left if by else left.drop(_ONE)
 
+    def _joined_rows(
+        self, rows: pa.Table, group: _Group, tables: Mapping[str, Sequence[pa.Table]]
+    ) -> pl.DataFrame:
+        """Row numbers and a group's features for rows of any order, in that order."""
+        left = pl.from_arrow(rows)
+        assert isinstance(left, pl.DataFrame)
+        names = [name for lookup in group.lookups for name in lookup.features]
+        in_time = left.with_row_index(_PLACE).sort(EVENT_TIMESTAMP)
+        found = self._joined(in_time, group, tables)
+        return _by_number(found.select(_PLACE, ROW, *names), _PLACE)
+
 
 _ONE = "__one"
 _PLACE = "__place"
@@ -276,41 +326,40 @@ def _by_number(frame: pl.DataFrame, name: str, *, first: int = 0) -> pl.DataFram
     return frame.select(pl.exclude(name).gather(pl.Series(places)))
 
 
-def _share_of(keys: pl.DataFrame, parts: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Number of the share of each row, by a hash of its keys; the first where there is no key."""
-    if parts == 1 or not keys.width:
-        return np.zeros(keys.height, np.uint16)
-    one = pl.col(keys.columns[0]) if keys.width == 1 else pl.struct(pl.all())
-    return keys.select((one.hash(seed=0) % parts).cast(pl.UInt16)).to_series().to_numpy()
+def _split(frame: pl.DataFrame, keys: pl.DataFrame, cut: Cut) -> list[list[Any]]:
+    """Cut rows into the shares of each part, by a hash of keys beside them; each keeps its order.
+
+    Rows without keys are all in the first.
+    """
+    number = cut.parts * cut.shares
+    if number == 1 or not keys.width:
+        empty = frame.head(0).to_arrow()
+        pieces = [frame.to_arrow(), *([empty] * (number - 1))]
+    else:
+        one = pl.col(keys.columns[0]) if keys.width == 1 else pl.struct(pl.all())
+        # NumPy sorts 16 bits by counting them.
+        kind = pl.UInt16 if number < 2**16 else pl.UInt32
+        share = keys.select((one.hash(seed=0) % number).cast(kind)).to_series().to_numpy()
+        order = np.argsort(share, kind="stable").astype(np.uint32)
+        ordered = frame.select(pl.all().gather(pl.Series(order)))
+        ends = np.cumsum(np.bincount(share, minlength=number)).tolist()
+        pieces = [ordered[start:end].to_arrow() for start, end in pairwise([0, *ends])]
+    return [pieces[first : first + cut.shares] for first in range(0, number, cut.shares)]
 
 
-def _split(
-    frame: pl.DataFrame, share: np.ndarray[Any, np.dtype[np.uint16]], parts: int
-) -> list[Any]:
-    """Cut rows into their shares, each in the order of `frame`."""
-    if parts == 1:
-        return [frame.to_arrow()]
-    # NumPy sorts 16 bits by counting them.
-    order = pl.Series(np.argsort(share, kind="stable").astype(np.uint32))
-    ends = np.cumsum(np.bincount(share, minlength=parts)).tolist()
-    ordered = frame.select(pl.all().gather(order))
-    return [ordered[start:end].to_arrow() for start, end in pairwise([0, *ends])]
-
-
-def _split_rows(table: Any, keys: Sequence[str], parts: int) -> Any:
+def _split_rows(table: Any, keys: Sequence[str], cut: Cut) -> Any:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    return _one_or_many(_split(frame, _share_of(frame.select(keys), parts), parts))
+    return _one_or_many(_split(frame, frame.select(keys), cut))
 
 
-def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, parts: int) -> Any:
+def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, cut: Cut) -> Any:
     import pyarrow as pa
 
     group = retrieval.groups[number]
     lookup = group.lookups[index]
-    columns = lookup.columns
-    shares: list[list[Any]] = [[] for _ in range(parts)]
-    empty = lookup.dataset.schema.empty_table().select(columns)
+    empty = lookup.dataset.schema.empty_table().select(lookup.columns)
+    parts = [[[empty] for _ in range(cut.shares)] for _ in range(cut.parts)]
     keys = [lookup.keys[name] for name in group.entity_keys]  # as the entity rows are hashed
     for table in sources.batches(fragment, lookup):
         frame = pl.from_arrow(table)
@@ -318,37 +367,35 @@ def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, 
         hashed = pl.DataFrame(
             [sources.key(frame[name], name).alias(f"__{place}") for place, name in enumerate(keys)]
         )
-        share = _share_of(hashed, parts) if keys else np.zeros(frame.height, np.uint16)
-        for taken, piece in zip(shares, _split(frame, share, parts), strict=True):
-            if piece.num_rows:
-                taken.append(piece.select(columns).cast(empty.schema))
-    return _one_or_many([pa.concat_tables([empty, *taken]) for taken in shares])
+        for part, shares in zip(parts, _split(frame, hashed, cut), strict=True):
+            for taken, piece in zip(part, shares, strict=True):
+                if piece.num_rows:
+                    taken.append(piece.select(lookup.columns).cast(empty.schema))
+    return _one_or_many([[pa.concat_tables(taken) for taken in part] for part in parts])
 
 
 def _join_part(
-    retrieval: Retrieval, number: int, num_blocks: int, views: Sequence[str], *pieces: Any
+    retrieval: Retrieval, number: int, cut: Cut, num_blocks: int, views: Sequence[str], *pieces: Any
 ) -> Any:
-    """Join one share: first its rows of each block in turn, then what the views have for them."""
+    """Join one part: first its rows of each block in turn, then what the views have for them."""
     import pyarrow as pa
 
     group = retrieval.groups[number]
-    left = pl.from_arrow(pa.concat_tables(pieces[:num_blocks]))
-    assert isinstance(left, pl.DataFrame)
-    tables: dict[str, list[Any]] = {lookup.view: [] for lookup in group.lookups}
-    for view, piece in zip(views, pieces[num_blocks:], strict=True):
-        tables[view].append(piece)
-    merged = {
-        lookup.view: tables[lookup.view]
-        or [lookup.dataset.schema.empty_table().select(lookup.columns)]
-        for lookup in group.lookups
-    }
-    merged = {view: [pa.concat_tables(items)] for view, items in merged.items()}
-    names = [name for lookup in group.lookups for name in lookup.features]
-    in_time = left.with_row_index(_PLACE).sort(EVENT_TIMESTAMP)
-    found = retrieval._joined(in_time, group, merged).select(_PLACE, ROW, *names)
-    ordered = _by_number(found, _PLACE)
-    ends = accumulate((piece.num_rows for piece in pieces[:num_blocks]), initial=0)
-    return _one_or_many([ordered[start:end].to_arrow() for start, end in pairwise(ends)])
+    answers: list[list[Any]] = [[] for _ in range(num_blocks)]
+    for share in range(cut.shares):
+        rows = [piece[share] for piece in pieces[:num_blocks]]
+        tables: dict[str, list[Any]] = {
+            lookup.view: [lookup.dataset.schema.empty_table().select(lookup.columns)]
+            for lookup in group.lookups
+        }
+        for view, piece in zip(views, pieces[num_blocks:], strict=True):
+            tables[view].append(piece[share])
+        merged = {view: [pa.concat_tables(items)] for view, items in tables.items()}
+        found = retrieval._joined_rows(pa.concat_tables(rows), group, merged)
+        ends = accumulate((table.num_rows for table in rows), initial=0)
+        for answer, (start, end) in zip(answers, pairwise(ends), strict=True):
+            answer.append(found[start:end].to_arrow())
+    return _one_or_many([pa.concat_tables(answer) for answer in answers])
 
 
 def _assemble(entities: Any, start: int, outputs: Sequence[str], *pieces: Any) -> Any:
