@@ -70,7 +70,7 @@ class HeliostatOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     ray_address: str | None = None
     """Cluster to join if Ray was not started before; None starts one on this machine."""
 
-    object_store_gib: float = 1.0
+    object_store_gib: float = 3.0
     """Of a Ray that is started here: memory for pieces on their way; the rest goes to disk."""
 
 

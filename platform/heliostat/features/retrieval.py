@@ -326,15 +326,29 @@ def _by_number(frame: pl.DataFrame, name: str, *, first: int = 0) -> pl.DataFram
     return frame.select(pl.exclude(name).gather(pl.Series(places)))
 
 
-def _split(frame: pl.DataFrame, keys: pl.DataFrame, cut: Cut) -> list[list[Any]]:
-    """Cut rows into the shares of each part, by a hash of keys beside them; each keeps its order.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Piece:
+    """Rows of one part, share by share."""
 
-    Rows without keys are all in the first.
+    rows: Any
+    """An Arrow table."""
+
+    ends: tuple[int, ...]
+    """Of each share, the row after its last."""
+
+    def share(self, number: int) -> Any:
+        start = self.ends[number - 1] if number else 0
+        return self.rows.slice(start, self.ends[number] - start)
+
+
+def _split(frame: pl.DataFrame, keys: pl.DataFrame, cut: Cut) -> list[_Piece]:
+    """Cut rows into parts, by a hash of keys beside them; within a share they keep their order.
+
+    Rows without keys are all in the first share.
     """
     number = cut.parts * cut.shares
     if number == 1 or not keys.width:
-        empty = frame.head(0).to_arrow()
-        pieces = [frame.to_arrow(), *([empty] * (number - 1))]
+        ordered, ends = frame, [frame.height] * number
     else:
         one = pl.col(keys.columns[0]) if keys.width == 1 else pl.struct(pl.all())
         # NumPy sorts 16 bits by counting them.
@@ -343,8 +357,17 @@ def _split(frame: pl.DataFrame, keys: pl.DataFrame, cut: Cut) -> list[list[Any]]
         order = np.argsort(share, kind="stable").astype(np.uint32)
         ordered = frame.select(pl.all().gather(pl.Series(order)))
         ends = np.cumsum(np.bincount(share, minlength=number)).tolist()
-        pieces = [ordered[start:end].to_arrow() for start, end in pairwise([0, *ends])]
-    return [pieces[first : first + cut.shares] for first in range(0, number, cut.shares)]
+    pieces = []
+    for first in range(0, number, cut.shares):
+        start = ends[first - 1] if first else 0
+        inside = ends[first : first + cut.shares]
+        pieces.append(
+            _Piece(
+                rows=ordered[start : inside[-1]].to_arrow(),
+                ends=tuple(end - start for end in inside),
+            )
+        )
+    return pieces
 
 
 def _split_rows(table: Any, keys: Sequence[str], cut: Cut) -> Any:
@@ -354,12 +377,11 @@ def _split_rows(table: Any, keys: Sequence[str], cut: Cut) -> Any:
 
 
 def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, cut: Cut) -> Any:
-    import pyarrow as pa
-
+    """Cut a fragment of a view's files; for each part the pieces, one for each batch of rows."""
     group = retrieval.groups[number]
     lookup = group.lookups[index]
-    empty = lookup.dataset.schema.empty_table().select(lookup.columns)
-    parts = [[[empty] for _ in range(cut.shares)] for _ in range(cut.parts)]
+    kind = lookup.dataset.schema.empty_table().select(lookup.columns).schema
+    parts: list[list[_Piece]] = [[] for _ in range(cut.parts)]
     keys = [lookup.keys[name] for name in group.entity_keys]  # as the entity rows are hashed
     for table in sources.batches(fragment, lookup):
         frame = pl.from_arrow(table)
@@ -367,11 +389,11 @@ def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, 
         hashed = pl.DataFrame(
             [sources.key(frame[name], name).alias(f"__{place}") for place, name in enumerate(keys)]
         )
-        for part, shares in zip(parts, _split(frame, hashed, cut), strict=True):
-            for taken, piece in zip(part, shares, strict=True):
-                if piece.num_rows:
-                    taken.append(piece.select(lookup.columns).cast(empty.schema))
-    return _one_or_many([[pa.concat_tables(taken) for taken in part] for part in parts])
+        for taken, piece in zip(parts, _split(frame, hashed, cut), strict=True):
+            if piece.rows.num_rows:
+                rows = piece.rows.select(lookup.columns).cast(kind)
+                taken.append(_Piece(rows=rows, ends=piece.ends))
+    return _one_or_many(parts)
 
 
 def _join_part(
@@ -381,33 +403,36 @@ def _join_part(
     import pyarrow as pa
 
     group = retrieval.groups[number]
-    answers: list[list[Any]] = [[] for _ in range(num_blocks)]
+    answers: list[list[pl.DataFrame]] = [[] for _ in range(num_blocks)]
     for share in range(cut.shares):
-        rows = [piece[share] for piece in pieces[:num_blocks]]
+        rows = [piece.share(share) for piece in pieces[:num_blocks]]
         tables: dict[str, list[Any]] = {
             lookup.view: [lookup.dataset.schema.empty_table().select(lookup.columns)]
             for lookup in group.lookups
         }
-        for view, piece in zip(views, pieces[num_blocks:], strict=True):
-            tables[view].append(piece[share])
+        for view, batches in zip(views, pieces[num_blocks:], strict=True):
+            tables[view] += [piece.share(share) for piece in batches]
         merged = {view: [pa.concat_tables(items)] for view, items in tables.items()}
         found = retrieval._joined_rows(pa.concat_tables(rows), group, merged)
         ends = accumulate((table.num_rows for table in rows), initial=0)
         for answer, (start, end) in zip(answers, pairwise(ends), strict=True):
-            answer.append(found[start:end].to_arrow())
-    return _one_or_many([pa.concat_tables(answer) for answer in answers])
+            answer.append(found[start:end])
+    return _one_or_many([pl.concat(answer, rechunk=True).to_arrow() for answer in answers])
 
 
 def _assemble(entities: Any, start: int, outputs: Sequence[str], *pieces: Any) -> Any:
-    frames: dict[tuple[str, ...], list[pl.DataFrame]] = {}
+    """Put what was joined to the rows of a block beside them."""
+    import pyarrow as pa
+
+    groups: dict[tuple[str, ...], list[Any]] = {}
     for piece in pieces:
-        frame = pl.from_arrow(piece)
+        groups.setdefault(tuple(piece.column_names), []).append(piece)
+    frames = []
+    for items in groups.values():
+        frame = pl.from_arrow(pa.concat_tables(items))
         assert isinstance(frame, pl.DataFrame)
-        frames.setdefault(tuple(frame.columns), []).append(frame)
-    found = pl.concat(
-        [_by_number(pl.concat(items), ROW, first=start) for items in frames.values()],
-        how="horizontal",
-    )
+        frames.append(_by_number(frame, ROW, first=start))
+    found = pl.concat(frames, how="horizontal")
     return _beside(entities, found.select(outputs).to_arrow())
 
 
