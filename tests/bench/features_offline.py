@@ -134,7 +134,8 @@ def retrieve(engine: str, folder: Path) -> dict[str, Any]:
 
 def _warm(folder: Path, names: list[str]) -> None:
     """Start Ray and have its workers import what they need, as a cluster's workers have."""
-    make(folder, 20_000)
+    if not folder.exists():
+        make(folder, 20_000)
     entities = pq.read_table(folder / "entities.parquet").to_pandas()
     _store("heliostat-ray", folder).get_historical_features(entities, names).to_arrow()
 
