@@ -119,8 +119,9 @@ def _large(sizes: list[int], rounds: int) -> dict[str, Any]:
         try:
             _child("make", str(folder / "data"), str(rows))
             with memory.Sampler(lambda: memory.marked([str(ROOT)])) as sampler:
-                for _ in range(rounds):
-                    taken.append(json.loads(_child("heliostat-ray", str(folder / "data"))))
+                taken.extend(
+                    json.loads(_child("heliostat-ray", str(folder / "data"))) for _ in range(rounds)
+                )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         wall_s, cpu_s = (
