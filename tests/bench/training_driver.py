@@ -48,7 +48,7 @@ def start_ray(num_cpus: int = 2) -> Any:
     import ray
 
     # As the platform does. Else Ray starts its workers 15 steps nicer than torchrun's.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ.update({"RAY_worker_niceness": "0"})
     ray.init(
         address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
         logging_level="ERROR", object_store_memory=512 * 1024**2,
