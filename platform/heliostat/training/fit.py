@@ -182,8 +182,9 @@ def _run(recipe: TrainRecipe, prepared: PreparedRows, folder: Path) -> None:
         ),
     )
     # Ray looks at its workers every 2 s and takes one report of each at a look, so an epoch of
-    # less than 2 s would wait for the rest of them. The variable is read at `fit`.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+    # less than 2 s would wait for the rest of them. A look takes time from every worker, so not ten
+    # of them a second either. The variable is read at `fit`.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     try:
         trainer.fit()
     except ray.train.WorkerGroupError as error:
