@@ -190,6 +190,9 @@ def search(folder: Path, rounds: int) -> dict[str, Any]:
         "parents": 1,
         "children": len(statuses),
         "running": [parent, *statuses].count("RUNNING"),
+        "parent": parent,
+        "statuses": sorted(statuses),
+        "exit_code": driver.returncode,
         "finished_trials_run_again": rerun,
         "held": driver.returncode == 0
         and len(statuses) == 8
