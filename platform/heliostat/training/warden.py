@@ -92,17 +92,17 @@ def end_runs(tracking: Tracking, token: str, storage: Path, status: Status) -> l
     Raises:
         Unavailable: MLflow does not answer; call again.
     """
-    found = tracking.tagged(TAG, token)
-    for run_id, was in found.items():
+    for run_id in tracking.tagged(TAG, token):
         # A trial of a search has a folder of its own.
         for folder in (storage / run_id, *storage.glob(f"trials/*/{run_id}")):
             spool = MetricSpool(folder)
             spool.wait_for_writer(_WRITER_S)
             spool.send(tracking, run_id)
-        # One that has ended may be RUNNING again by now, for another driver.
-        if was == "RUNNING":
-            tracking.finish(run_id, status)
-    return [run_id for run_id, was in found.items() if was == "RUNNING"]
+    # Asked anew: while workers were waited for, another driver may have gone on with a run.
+    running = [run_id for run_id, was in tracking.tagged(TAG, token).items() if was == "RUNNING"]
+    for run_id in running:
+        tracking.finish(run_id, status)
+    return running
 
 
 def main(arguments: list[str]) -> None:

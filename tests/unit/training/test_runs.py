@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from heliostat.registry.tracking import Tracking
 from heliostat.training import runs
 from heliostat.training.spool import EPOCH, MetricLog, MetricSpool
+from heliostat.training.warden import TAG, end_runs
 
 DRIVER = """
 import sys, time
@@ -103,6 +105,27 @@ def test_what_workers_write_after_a_stop_is_sent_too(tmp_path: Path, tracking: T
         time.sleep(0.1)
     assert tracking.metric_history(run_id, "loss") == [(1, 0.5)]
     assert tracking.status(run_id) == "KILLED"
+
+
+def test_a_run_that_another_driver_went_on_with_is_left_to_it(
+    tmp_path: Path, tracking: Tracking
+) -> None:
+    """The warden of the killed one waits for workers; meanwhile the run changes hands."""
+    run_id = tracking.start_run("exp", "n", {TAG: "killed"})
+    (tmp_path / run_id).mkdir()
+    log = MetricLog(tmp_path / run_id)
+    log.add(EPOCH, 1, {"loss": 0.5}, 1000)
+    log.flush()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(end_runs, tracking, "killed", tmp_path, "KILLED")
+        time.sleep(1.0)
+        assert not ending.done()
+        tracking.set_tags(run_id, {TAG: "next"})
+        log.close()
+        assert ending.result() == []
+
+    assert tracking.status(run_id) == "RUNNING"
+    assert end_runs(tracking, "next", tmp_path, "KILLED") == [run_id]
 
 
 def test_points_and_their_times_are_what_the_worker_wrote(
