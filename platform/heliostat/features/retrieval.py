@@ -13,14 +13,14 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from heliostat.config import require
 from heliostat.errors import nearest
-from heliostat.features import sources
+from heliostat.features import shares, sources
 from heliostat.features.definitions import EVENT_TIMESTAMP
 from heliostat.features.point_in_time import ROW, as_of
+from heliostat.features.shares import Cut, Piece, split
 from heliostat.features.sources import Lookup, Unit
 
 if TYPE_CHECKING:
@@ -32,14 +32,6 @@ ROWS_PER_PART = 1_000_000
 ROWS_PER_SHARE = 250_000
 """Rows that a task joins at once: so few stay in the processor's caches, and their memory is used
 again instead of being asked for anew."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cut:
-    """How rows are cut by a hash of their keys: into parts for tasks, each part into shares."""
-
-    parts: int
-    shares: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +66,7 @@ class Retrieval:
         for group in self.groups:
             tables = {lookup.view: _table(lookup) for lookup in group.lookups}
             left = self._joined(left, group, tables)
-        found = _by_number(left.select(ROW, *self.outputs), ROW)
+        found = shares.by_number(left.select(ROW, *self.outputs), ROW)
         return _beside(entities, found.to_arrow())
 
     def on_ray(self, entities: pa.Table) -> list[Any]:
@@ -251,7 +243,7 @@ class Retrieval:
         names = [name for lookup in group.lookups for name in lookup.features]
         in_time = left.with_row_index(_PLACE).sort(EVENT_TIMESTAMP)
         found = self._joined(in_time, group, tables)
-        return _by_number(found.select(_PLACE, ROW, *names), _PLACE)
+        return shares.by_number(found.select(_PLACE, ROW, *names), _PLACE)
 
 
 _ONE = "__one"
@@ -316,64 +308,10 @@ def _one_or_many(pieces: list[Any]) -> Any:
     return pieces[0] if len(pieces) == 1 else pieces
 
 
-def _by_number(frame: pl.DataFrame, name: str, *, first: int = 0) -> pl.DataFrame:
-    """Order rows by a column that holds each number from `first` on once, and drop it.
-
-    Each number says where its row belongs, so that nothing need be compared.
-    """
-    places = np.empty(frame.height, np.uint32)
-    places[frame[name].to_numpy() - first] = np.arange(frame.height, dtype=np.uint32)
-    return frame.select(pl.exclude(name).gather(pl.Series(places)))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Piece:
-    """Rows of one part, share by share."""
-
-    rows: Any
-    """An Arrow table."""
-
-    ends: tuple[int, ...]
-    """Of each share, the row after its last."""
-
-    def share(self, number: int) -> Any:
-        start = self.ends[number - 1] if number else 0
-        return self.rows.slice(start, self.ends[number] - start)
-
-
-def _split(frame: pl.DataFrame, keys: pl.DataFrame, cut: Cut) -> list[_Piece]:
-    """Cut rows into parts, by a hash of keys beside them; within a share they keep their order.
-
-    Rows without keys are all in the first share.
-    """
-    number = cut.parts * cut.shares
-    if number == 1 or not keys.width:
-        ordered, ends = frame, [frame.height] * number
-    else:
-        one = pl.col(keys.columns[0]) if keys.width == 1 else pl.struct(pl.all())
-        # NumPy sorts 16 bits by counting them.
-        kind = pl.UInt16 if number < 2**16 else pl.UInt32
-        share = keys.select((one.hash(seed=0) % number).cast(kind)).to_series().to_numpy()
-        order = np.argsort(share, kind="stable").astype(np.uint32)
-        ordered = frame.select(pl.all().gather(pl.Series(order)))
-        ends = np.cumsum(np.bincount(share, minlength=number)).tolist()
-    pieces = []
-    for first in range(0, number, cut.shares):
-        start = ends[first - 1] if first else 0
-        inside = ends[first : first + cut.shares]
-        pieces.append(
-            _Piece(
-                rows=ordered[start : inside[-1]].to_arrow(),
-                ends=tuple(end - start for end in inside),
-            )
-        )
-    return pieces
-
-
 def _split_rows(table: Any, keys: Sequence[str], cut: Cut) -> Any:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
-    return _one_or_many(_split(frame, frame.select(keys), cut))
+    return _one_or_many(split(frame, frame.select(keys), cut))
 
 
 def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, cut: Cut) -> Any:
@@ -381,7 +319,7 @@ def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, 
     group = retrieval.groups[number]
     lookup = group.lookups[index]
     kind = lookup.dataset.schema.empty_table().select(lookup.columns).schema
-    parts: list[list[_Piece]] = [[] for _ in range(cut.parts)]
+    parts: list[list[Piece]] = [[] for _ in range(cut.parts)]
     keys = [lookup.keys[name] for name in group.entity_keys]  # as the entity rows are hashed
     for table in sources.batches(fragment, lookup):
         frame = pl.from_arrow(table)
@@ -389,10 +327,10 @@ def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, 
         hashed = pl.DataFrame(
             [sources.key(frame[name], name).alias(f"__{place}") for place, name in enumerate(keys)]
         )
-        for taken, piece in zip(parts, _split(frame, hashed, cut), strict=True):
+        for taken, piece in zip(parts, split(frame, hashed, cut), strict=True):
             if piece.rows.num_rows:
                 rows = piece.rows.select(lookup.columns).cast(kind)
-                taken.append(_Piece(rows=rows, ends=piece.ends))
+                taken.append(Piece(rows=rows, ends=piece.ends))
     return _one_or_many(parts)
 
 
@@ -431,7 +369,7 @@ def _assemble(entities: Any, start: int, outputs: Sequence[str], *pieces: Any) -
     for items in groups.values():
         frame = pl.from_arrow(pa.concat_tables(items))
         assert isinstance(frame, pl.DataFrame)
-        frames.append(_by_number(frame, ROW, first=start))
+        frames.append(shares.by_number(frame, ROW, first=start))
     found = pl.concat(frames, how="horizontal")
     return _beside(entities, found.select(outputs).to_arrow())
 
