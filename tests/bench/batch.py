@@ -30,7 +30,7 @@ from heliostat.inference.predictor import Predictor
 from heliostat.registry import signing
 from heliostat.registry.package import ModelInput
 from heliostat.testing.packages import write_package
-from heliostat.training.recipe import Validation
+from heliostat.training.recipe import TrainRecipe, Validation
 from tests.bench import memory, results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ CATEGORICAL = tuple(f"c{number}" for number in range(4))
 WORDS = tuple(f"word-{number}" for number in range(50))
 ROWS_PER_FILE = 250_000
 PROCESSES = 2
-MODELS = ("network", "sum")
+MODELS = {"network": "network/package", "sum": "sum"}
 """Folders of the packages."""
 
 
@@ -71,8 +71,8 @@ def prepare(folder: Path, rows: int) -> None:
     """Write the models and the table, a file at a time."""
     inputs = [ModelInput(name=name, kind="numeric") for name in NUMERIC]
     inputs += [ModelInput(name=name, kind="categorical", vocabulary=WORDS) for name in CATEGORICAL]
-    write_package(folder / "sum", model="wide", inputs=inputs, keys_dir=folder / "keys")
-    _write_network(folder)
+    write_package(folder / MODELS["sum"], model="wide", inputs=inputs, keys_dir=folder / "keys")
+    _write_network(folder / "network")
     catalog = Catalog(folder / "tables")
     rng = np.random.default_rng(5)
     files = []
@@ -98,11 +98,6 @@ def _write_network(folder: Path) -> None:
     """Train the platform's network a little, with the layers of the reference workload; sign it."""
     import torch
 
-    from heliostat.training import export
-    from heliostat.training.checkpoints import FOLDER, Checkpoints
-    from heliostat.training.fit import FitResult
-    from heliostat.training.recipe import TrainRecipe
-    from heliostat.training.rows import prepare as prepare_rows
     from tests.bench import gpu_place
 
     recipe = TrainRecipe(
@@ -111,19 +106,8 @@ def _write_network(folder: Path) -> None:
     )  # fmt: skip
     frame = _made(np.random.default_rng(7), 20_000)
     frame = frame.with_columns(y=(pl.col(NUMERIC[0]) > 0).cast(pl.Int8))
-    rows = prepare_rows(recipe, frame, folder / "training")
-    gpu_place.train(recipe, rows, folder / "training", gpu_place.alone(torch.device("cpu")))
-    newest = Checkpoints(folder / "training" / FOLDER, recipe.keep).newest()
-    assert newest is not None
-    fitted = FitResult(
-        weights=newest.folder / "weights.safetensors", inputs=rows.inputs,
-        statistics=rows.statistics, epochs=({},), best_epoch=1, num_train=rows.num_train,
-        num_validation=0,
-    )  # fmt: skip
-    export.write_network(
-        fitted, recipe, folder / "network", model="wide", features=None, sample=frame.head(200)
-    )
-    signing.sign(folder / "network", folder / "keys")
+    made = gpu_place.package(recipe, frame, folder, torch.device("cpu"))
+    signing.sign(made, folder.parent / "keys")
 
 
 def _measure(folder: Path, model: str, rows: int, rounds: int) -> dict[str, Any]:
@@ -143,7 +127,7 @@ def _measure(folder: Path, model: str, rows: int, rounds: int) -> dict[str, Any]
                 target = f"{model}-{kind}-{number}"
                 began = time.perf_counter()
                 score_all = _loop if kind == "loop" else _batch
-                done = score_all(folder, folder / model, target)
+                done = score_all(folder, folder / MODELS[model], target)
                 taken[kind].append(round(time.perf_counter() - began, 2))
                 if done != rows:
                     raise SystemExit(f"{kind}: {done} rows of {rows}")

@@ -8,13 +8,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import nn
 
-from heliostat.training import loop, settle
+from heliostat.training import export, loop, settle
 from heliostat.training.checkpoints import FOLDER, Checkpoints
+from heliostat.training.fit import FitResult
 from heliostat.training.recipe import TrainRecipe
-from heliostat.training.rows import PreparedRows
+from heliostat.training.rows import PreparedRows, prepare
 from heliostat.training.session import Place, Session
 from heliostat.training.spool import MetricSpool
 from tests.bench import gpu_models
@@ -57,6 +59,24 @@ def train(
         loop.train(session)
     finally:
         session.close()
+
+
+def package(recipe: TrainRecipe, frame: pl.DataFrame, folder: Path, device: torch.device) -> Path:
+    """Train and export in `folder`; the package is not signed."""
+    rows = prepare(recipe, frame, folder / "rows")
+    train(recipe, rows, folder, alone(device))
+    newest = Checkpoints(folder / FOLDER, recipe.keep).newest()
+    assert newest is not None
+    fitted = FitResult(
+        weights=newest.folder / "weights.safetensors", inputs=rows.inputs,
+        statistics=rows.statistics, epochs=({},), best_epoch=1, num_train=rows.num_train,
+        num_validation=0,
+    )  # fmt: skip
+    target = folder / "package"
+    export.write_network(
+        fitted, recipe, target, model="tried", features=None, sample=frame.head(200)
+    )
+    return target
 
 
 def alone(device: torch.device) -> Place:

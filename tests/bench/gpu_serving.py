@@ -19,12 +19,8 @@ from heliostat.inference.predictor import Predictor
 from heliostat.inference.torch_network import TorchNetwork
 from heliostat.registry.package import PackageDescription, ServingOptions
 from heliostat.serving import batching
-from heliostat.training import export
-from heliostat.training.checkpoints import FOLDER, Checkpoints
 from heliostat.training.compute import Compute
-from heliostat.training.fit import FitResult
 from heliostat.training.recipe import TrainRecipe
-from heliostat.training.rows import prepare
 from tests.bench import gpu_models, gpu_place
 from tests.bench.gpu_models import Size
 
@@ -62,22 +58,11 @@ def opened(package: Path, device: torch.device) -> Predictor:
 
 
 def package(recipe: TrainRecipe, frame: pl.DataFrame, folder: Path, device: torch.device) -> Path:
-    rows = prepare(recipe, frame, folder / "rows")
-    gpu_place.train(recipe, rows, folder, gpu_place.alone(device))
-    newest = Checkpoints(folder / FOLDER, recipe.keep).newest()
-    assert newest is not None
-    fitted = FitResult(
-        weights=newest.folder / "weights.safetensors", inputs=rows.inputs,
-        statistics=rows.statistics, epochs=({},), best_epoch=1, num_train=rows.num_train,
-        num_validation=0,
-    )  # fmt: skip
-    target = folder / "package"
-    export.write_network(
-        fitted, recipe, target, model="tried", features=None, sample=frame.head(200)
-    )
-    description = PackageDescription.read(target)
-    dataclasses.replace(description, serving=BATCHED).write(target)
-    return target
+    """A package of `gpu_place.package` for servers that batch on a GPU."""
+    made = gpu_place.package(recipe, frame, folder, device)
+    description = PackageDescription.read(made)
+    dataclasses.replace(description, serving=BATCHED).write(made)
+    return made
 
 
 def _measured(package: Path, device: torch.device, frame: pl.DataFrame) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliostat.config import require
 from heliostat.data import typed_rows
-from heliostat.data.asked_whole import AskedWhole
+from heliostat.data.read_once import ReadOnce
 from heliostat.data.rows import Member
 from heliostat.data.typed_rows import TypedRows
 from heliostat.errors import HeliostatError, Unavailable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrowReader(AskedWhole):
+class ArrowReader(ReadOnce):
     """Rows that a function yields as Arrow tables or batches, as most warehouses' clients give them.
 
     It is called twice: for the columns, and for the rows, in one task. Where it finds its

@@ -10,9 +10,10 @@ from typing import Any
 
 from heliostat.config import require
 from heliostat.data import typed_rows
+from heliostat.data.read_once import ReadOnce
 from heliostat.data.rows import Member
 from heliostat.data.typed_rows import JsonRows
-from heliostat.errors import ConfigError, HeliostatError, Unavailable
+from heliostat.errors import ConfigError, Unavailable
 
 SETTLED_MS = 5_000
 """Arrival times are approximate, so a read ends this long before it was planned: what comes later
@@ -22,7 +23,7 @@ _RECORDS_PER_CALL = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class KinesisStream:
+class KinesisStream(ReadOnce):
     """Records of a stream, one JSON object each, by the time at which they arrived.
 
     Each shard is read from `start`, or from its oldest record, to shortly before the read was
@@ -52,16 +53,6 @@ class KinesisStream:
         require(
             self.chunk_records > 0, "source.chunk_records", self.chunk_records, "must be above 0"
         )
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """None: rows come from a server."""
-        return ()
-
-    @property
-    def repeatable(self) -> bool:
-        """Records come again the same, but a shard is read by one reader from its start."""
-        return False
 
     def position(self, members: list[Member]) -> dict[str, int]:
         """Where the next read begins, by shard."""
@@ -98,14 +89,6 @@ class KinesisStream:
             )
             for shard in sorted(shards)
         ]  # fmt: skip
-
-    def readers(self, member: Member) -> range:  # noqa: ARG002 - a shard has one order
-        """One per shard."""
-        return range(1)
-
-    def one_chunk_each(self, member: Member) -> bool:  # noqa: ARG002 - shards are alike
-        """One reader has all of a shard."""
-        return False
 
     def read_chunks(self, member: Member, first: int) -> Iterator[tuple[int, bytes]]:
         """Yield the shard's records as JSON lines.
@@ -145,10 +128,6 @@ class KinesisStream:
             iterator = None if ended else page.get("NextShardIterator")
         if lines:
             yield number, b"".join(lines)
-
-    def read_chunk(self, member: Member, number: int) -> bytes:
-        """Never asked of a source that is not repeatable."""
-        raise HeliostatError(f"{member.label}: chunk {number} cannot be read again")
 
     def parse(self, raw: bytes, member: Member) -> JsonRows:  # noqa: ARG002 - objects say it
         """Take records apart."""

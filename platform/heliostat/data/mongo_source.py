@@ -14,7 +14,7 @@ import msgspec
 
 from heliostat.config import require
 from heliostat.data import typed_rows
-from heliostat.data.asked_whole import AskedWhole
+from heliostat.data.read_once import ReadOnce
 from heliostat.data.rows import Member
 from heliostat.data.typed_rows import JsonRows
 from heliostat.errors import ConfigError, Unavailable
@@ -24,7 +24,7 @@ PASSWORD = "MONGODB_PASSWORD"  # noqa: S105 - the variable's name
 
 
 @dataclass(frozen=True, kw_only=True)
-class MongoQuery(AskedWhole):
+class MongoQuery(ReadOnce):
     """Documents of a collection, read by one cursor.
 
     A cursor is no snapshot: a document that is written while it is read may come or not. Object

@@ -14,7 +14,7 @@ import polars as pl
 
 from heliostat.config import require
 from heliostat.data import typed_rows
-from heliostat.data.asked_whole import AskedWhole
+from heliostat.data.read_once import ReadOnce
 from heliostat.data.rows import Member
 from heliostat.data.typed_rows import TypedRows
 from heliostat.errors import ConfigError, Unavailable
@@ -29,7 +29,7 @@ class _Cursor(Protocol):
     def fetchmany(self, size: int, /) -> Sequence[Sequence[Any]]: ...
 
 
-class _Query(AskedWhole):
+class _Query(ReadOnce):
     """What the three share; each says how it connects and which errors are whose."""
 
     query: str

@@ -1,14 +1,15 @@
 """Point-in-time joins over files: in this process while they are small, by Ray tasks beyond.
 
-On Ray both sides are split by a hash of the entity's keys, so that no task holds more than its
-share; each share is joined by Polars, cut by row number and put together again in the order of
-the entity rows. Pieces travel through Ray's object store, which spills to disk what has no room.
+On Ray both sides are split by a hash of the entity's keys into parts, one for a task, and each part
+into shares that Polars joins one after the other; what comes of them is put together again in the
+order of the entity rows. Pieces travel through Ray's object store, which spills to disk what has no
+room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,10 @@ import polars as pl
 
 from heliostat.config import require
 from heliostat.errors import nearest
-from heliostat.features import shares, sources
+from heliostat.features import sources
 from heliostat.features.definitions import EVENT_TIMESTAMP
 from heliostat.features.point_in_time import ROW, as_of
-from heliostat.features.shares import Cut, Piece, split
+from heliostat.features.shares import Cut, Piece, by_number, split
 from heliostat.features.sources import Lookup, Unit
 
 if TYPE_CHECKING:
@@ -46,12 +47,13 @@ class Retrieval:
     hide_until_created: bool = True
     """See `point_in_time.as_of`."""
 
-    rows_per_part: int = field(default=ROWS_PER_PART)
+    rows_per_part: int = ROWS_PER_PART
+    rows_per_share: int = ROWS_PER_SHARE
 
     def __post_init__(self) -> None:
-        require(
-            self.rows_per_part > 0, "retrieval.rows_per_part", self.rows_per_part, "must be above 0"
-        )
+        for name in ("rows_per_part", "rows_per_share"):
+            value = getattr(self, name)
+            require(value > 0, f"retrieval.{name}", value, "must be above 0")
 
     def in_process(self, entities: pa.Table) -> pa.Table:
         """Join in this process.
@@ -64,9 +66,12 @@ class Retrieval:
         """
         left = self.prepared(entities).sort(EVENT_TIMESTAMP)
         for group in self.groups:
-            tables = {lookup.view: _table(lookup) for lookup in group.lookups}
+            tables = {
+                lookup.view: lookup.dataset.to_table(columns=lookup.columns)
+                for lookup in group.lookups
+            }
             left = self._joined(left, group, tables)
-        found = shares.by_number(left.select(ROW, *self.outputs), ROW)
+        found = by_number(left.select(ROW, *self.outputs), ROW)
         return _beside(entities, found.to_arrow())
 
     def on_ray(self, entities: pa.Table) -> list[Any]:
@@ -112,7 +117,7 @@ class Retrieval:
         total = max([prepared.height, *(item.dataset.count_rows() for item in self.lookups)])
         cut = Cut(
             parts=max(1, -(-total // self.rows_per_part)),
-            shares=max(1, -(-min(total, self.rows_per_part) // ROWS_PER_SHARE)),
+            shares=max(1, -(-min(total, self.rows_per_part) // self.rows_per_share)),
         )
         starts = range(0, max(1, prepared.height), self.rows_per_part)
         blocks = [prepared[start : start + self.rows_per_part] for start in starts]
@@ -136,8 +141,8 @@ class Retrieval:
             }
             for part in range(cut.parts):
                 pieces = [piece[part] for piece in rows]
-                names = [view for view, split in values.items() for _ in split]
-                pieces += [piece[part] for split in values.values() for piece in split]
+                names = [view for view, fragments in values.items() for _ in fragments]
+                pieces += [piece[part] for fragments in values.values() for piece in fragments]
                 answer = join_part.remote(retrieval, number, cut, len(rows), names, *pieces)
                 for block, piece in zip(found, _many(answer), strict=True):
                     block.append(piece)
@@ -211,7 +216,7 @@ class Retrieval:
         return {self.event, *(name for lookup in self.lookups for name in lookup.keys)}
 
     def _joined(
-        self, left: pl.DataFrame, group: _Group, tables: Mapping[str, Sequence[pa.Table]]
+        self, left: pl.DataFrame, group: _Group, tables: Mapping[str, pa.Table]
     ) -> pl.DataFrame:
         """Add every feature of a group to rows that are ordered by time."""
         unit = left.schema[EVENT_TIMESTAMP].time_unit  # type: ignore[attr-defined]
@@ -220,12 +225,7 @@ class Retrieval:
             left = left.with_columns(pl.lit(0, pl.Int64).alias(_ONE))
         for lookup in group.lookups:
             names = list(lookup.features)
-            values = pl.concat(
-                [
-                    group.renamed(sources.joinable(table, lookup, unit, names))
-                    for table in tables[lookup.view]
-                ]
-            )
+            values = group.renamed(sources.joinable(tables[lookup.view], lookup, unit, names))
             if not by:
                 values = values.with_columns(pl.lit(0, pl.Int64).alias(_ONE))
             left = as_of(
@@ -235,7 +235,7 @@ class Retrieval:
         return left if by else left.drop(_ONE)
 
     def _joined_rows(
-        self, rows: pa.Table, group: _Group, tables: Mapping[str, Sequence[pa.Table]]
+        self, rows: pa.Table, group: _Group, tables: Mapping[str, pa.Table]
     ) -> pl.DataFrame:
         """Row numbers and a group's features for rows of any order, in that order."""
         left = pl.from_arrow(rows)
@@ -243,7 +243,7 @@ class Retrieval:
         names = [name for lookup in group.lookups for name in lookup.features]
         in_time = left.with_row_index(_PLACE).sort(EVENT_TIMESTAMP)
         found = self._joined(in_time, group, tables)
-        return shares.by_number(found.select(_PLACE, ROW, *names), _PLACE)
+        return by_number(found.select(_PLACE, ROW, *names), _PLACE)
 
 
 _ONE = "__one"
@@ -287,15 +287,11 @@ def _finer(unit: Unit, kind: pl.DataType) -> Unit:
     return "ns" if unit == "ns" else sources.unit_of([kind])
 
 
-def _table(lookup: Lookup) -> list[pa.Table]:
-    return [lookup.dataset.to_table(columns=lookup.columns)]
-
-
 def _fragments(lookup: Lookup) -> list[Any]:
     found: list[Any] = []
     for fragment in lookup.dataset.get_fragments():
-        split = getattr(fragment, "split_by_row_group", None)
-        found.extend(split() if split is not None else [fragment])
+        by_group = getattr(fragment, "split_by_row_group", None)
+        found.extend(by_group() if by_group is not None else [fragment])
     return found
 
 
@@ -318,7 +314,7 @@ def _split_values(retrieval: Retrieval, number: int, index: int, fragment: Any, 
     """Cut a fragment of a view's files; for each part the pieces, one for each batch of rows."""
     group = retrieval.groups[number]
     lookup = group.lookups[index]
-    kind = lookup.dataset.schema.empty_table().select(lookup.columns).schema
+    kind = lookup.empty.schema
     parts: list[list[Piece]] = [[] for _ in range(cut.parts)]
     keys = [lookup.keys[name] for name in group.entity_keys]  # as the entity rows are hashed
     for table in sources.batches(fragment, lookup):
@@ -344,14 +340,12 @@ def _join_part(
     answers: list[list[pl.DataFrame]] = [[] for _ in range(num_blocks)]
     for share in range(cut.shares):
         rows = [piece.share(share) for piece in pieces[:num_blocks]]
-        tables: dict[str, list[Any]] = {
-            lookup.view: [lookup.dataset.schema.empty_table().select(lookup.columns)]
-            for lookup in group.lookups
-        }
+        # Of a view there may be no rows here, and then no table that says its columns.
+        values: dict[str, list[Any]] = {lookup.view: [lookup.empty] for lookup in group.lookups}
         for view, batches in zip(views, pieces[num_blocks:], strict=True):
-            tables[view] += [piece.share(share) for piece in batches]
-        merged = {view: [pa.concat_tables(items)] for view, items in tables.items()}
-        found = retrieval._joined_rows(pa.concat_tables(rows), group, merged)
+            values[view] += [piece.share(share) for piece in batches]
+        tables = {view: pa.concat_tables(items) for view, items in values.items()}
+        found = retrieval._joined_rows(pa.concat_tables(rows), group, tables)
         ends = accumulate((table.num_rows for table in rows), initial=0)
         for answer, (start, end) in zip(answers, pairwise(ends), strict=True):
             answer.append(found[start:end])
@@ -369,7 +363,7 @@ def _assemble(entities: Any, start: int, outputs: Sequence[str], *pieces: Any) -
     for items in groups.values():
         frame = pl.from_arrow(pa.concat_tables(items))
         assert isinstance(frame, pl.DataFrame)
-        frames.append(shares.by_number(frame, ROW, first=start))
+        frames.append(by_number(frame, ROW, first=start))
     found = pl.concat(frames, how="horizontal")
     return _beside(entities, found.select(outputs).to_arrow())
 

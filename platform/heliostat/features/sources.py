@@ -13,6 +13,7 @@ from heliostat.errors import ConfigError, nearest
 from heliostat.features.definitions import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.dataset as ds
 
 Unit = Literal["us", "ns"]
@@ -47,6 +48,11 @@ class Lookup:
         wanted = [*self.keys.values(), *self.features.values(), self.event]
         return list(dict.fromkeys([*wanted, *([self.created] if self.created else [])]))
 
+    @property
+    def empty(self) -> pa.Table:
+        """The files' columns that are read, without rows."""
+        return self.dataset.schema.empty_table().select(self.columns)
+
     def check(self) -> None:
         """Look at the files' columns.
 
@@ -61,7 +67,7 @@ class Lookup:
 
     def kinds(self) -> pl.Schema:
         """Polars' types of the columns."""
-        frame = pl.from_arrow(self.dataset.schema.empty_table().select(self.columns))
+        frame = pl.from_arrow(self.empty)
         assert isinstance(frame, pl.DataFrame)
         return frame.schema
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -116,9 +117,17 @@ def test_a_run_that_another_driver_went_on_with_is_left_to_it(
     log = MetricLog(tmp_path / run_id)
     log.add(EPOCH, 1, {"loss": 0.5}, 1000)
     log.flush()
+    asked = threading.Event()
+
+    class Asked(Tracking):
+        def tagged(self, tag: str, value: str) -> dict[str, str]:
+            found = super().tagged(tag, value)
+            asked.set()
+            return found
+
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        ending = pool.submit(end_runs, tracking, "killed", tmp_path, "KILLED")
-        time.sleep(1.0)
+        ending = pool.submit(end_runs, Asked(tracking.uri), "killed", tmp_path, "KILLED")
+        assert asked.wait(60)
         assert not ending.done()
         tracking.set_tags(run_id, {TAG: "next"})
         log.close()
