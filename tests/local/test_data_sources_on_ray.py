@@ -121,14 +121,15 @@ def turned(batch: pa.Table) -> list[list[float]]:
 
 @pytest.mark.usefixtures("ray_session")
 def test_rows_are_found_by_nearest_vector(tmp_path: Path) -> None:
-    """Embedded on Ray Data; built again it holds the newest version only."""
+    """Embedded on Ray Data; built after an older version it holds the newest one only."""
     pytest.importorskip("lancedb", reason="vectors need LanceDB: pip install lancedb")
     catalog = Catalog(tmp_path / "tables")
     catalog.write("t", pl.DataFrame({"name": ["x", "y"], "angle": [0, 10]}), run_id="a")
     catalog.write("t", pl.DataFrame({"name": ["z"], "angle": [5]}), run_id="b", mode="append")
 
-    for _ in range(2):
-        built = vectors.build(catalog, "t", tmp_path / "vectors", embed=turned)
+    older = vectors.with_vectors(catalog.read("t", 0).to_arrow(), turned)
+    vectors.index([older], "t", tmp_path / "vectors", version=0)
+    built = vectors.build(catalog, "t", tmp_path / "vectors", embed=turned)
 
     found = vectors.search(tmp_path / "vectors", "t", [1.0, 6.0], num_rows=2)
     assert (built.version, built.rows, built.width) == (1, 3, 2)

@@ -52,14 +52,15 @@ def aggregate(
     """
     require(bool(keys), "aggregate.keys", keys, "must name a column")
     require(bool(aggregates), "aggregate.aggregates", aggregates, "must name one")
-    per_block = rows.map_batches(
-        partial(_part, keys=tuple(keys), aggregates=tuple(aggregates), buckets=num_partitions),
+    parts = rows.map_batches(
+        partial(per_block, keys=tuple(keys), aggregates=tuple(aggregates), buckets=num_partitions),
         batch_size=None, batch_format="pyarrow",
     )  # fmt: skip
     # Ray's own default is 200 parts, each a task of its own, however few rows there are.
-    grouped = per_block.groupby(_BUCKET, num_partitions=num_partitions)
+    grouped = parts.groupby(_BUCKET, num_partitions=num_partitions)
     done: ray.data.Dataset = grouped.map_groups(
-        partial(_whole, keys=tuple(keys), aggregates=tuple(aggregates)), batch_format="pyarrow"
+        partial(put_together, keys=tuple(keys), aggregates=tuple(aggregates)),
+        batch_format="pyarrow",
     )
     return done
 
@@ -134,10 +135,10 @@ def join(
     return joined.union(answered)
 
 
-def _part(
-    block: pa.Table, keys: tuple[str, ...], aggregates: tuple[Aggregate, ...], buckets: int
+def per_block(
+    block: pa.Table, keys: Sequence[str], aggregates: Sequence[Aggregate], buckets: int
 ) -> pa.Table:
-    """What one block has of each group, and the part that the group is shuffled to."""
+    """What one block has of each group, one row each, and the part that it is shuffled to."""
     import polars as pl
 
     rows = _frame(block)
@@ -147,8 +148,8 @@ def _part(
     return found.with_columns(bucket.alias(_BUCKET)).to_arrow()
 
 
-def _whole(block: pa.Table, keys: tuple[str, ...], aggregates: tuple[Aggregate, ...]) -> pa.Table:
-    """Put together what the blocks had; counts add up."""
+def put_together(block: pa.Table, keys: Sequence[str], aggregates: Sequence[Aggregate]) -> pa.Table:
+    """Make one row of the rows that `per_block` made of a group; counts add up."""
     import polars as pl
 
     how = {"sum": "sum", "count": "sum", "min": "min", "max": "max"}

@@ -274,7 +274,7 @@ def test_a_crash_at_any_append_converges_to_the_same_end(tmp_path, candidate, af
             str(tmp_path / f"{countdown}.db"),
             {"1": WORSE_FIT, "2": candidate},
             wrap=deadly,
-            requests_per_s=1500.0,
+            requests_per_s=400.0,
         )
         killed = _killed(lambda it=it: it.deploy("1"))
         if killed:
