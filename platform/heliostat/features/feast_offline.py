@@ -11,6 +11,7 @@ It reads Feast's file sources (Parquet and Delta). Feast imports this module by 
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -71,7 +72,8 @@ class HeliostatOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """Cluster to join if Ray was not started before; None starts one on this machine."""
 
     object_store_gib: float = 3.0
-    """Of a Ray that is started here: memory for pieces on their way; the rest goes to disk."""
+    """Of a Ray that is started here: memory for pieces on their way; the rest goes to disk. Never
+    more than half of what is free."""
 
 
 class HeliostatRetrievalJob(RetrievalJob):  # type: ignore[misc]
@@ -344,15 +346,24 @@ def _takes_ray(settings: HeliostatOfflineStoreConfig, rows: int) -> bool:
     return settings.engine == "ray"
 
 
+def object_store_bytes(wanted_gib: float, meminfo: str) -> int:
+    r"""Memory for pieces on their way; Ray refuses to start where little is left beside it.
+
+    >>> object_store_bytes(3.0, "MemFree: 9 kB\nMemAvailable: 2097152 kB\n") / 2**30
+    1.0
+    """
+    (free_kb,) = re.findall(r"^MemAvailable: *(\d+) kB$", meminfo, re.MULTILINE)
+    return min(int(wanted_gib * 2**30), int(free_kb) * 1024 // 2)
+
+
 def _ray(settings: HeliostatOfflineStoreConfig) -> Any:
     import ray
 
     if not ray.is_initialized():
-        local: dict[str, Any] = (
-            {"object_store_memory": int(settings.object_store_gib * 2**30)}
-            if settings.ray_address is None
-            else {}
-        )
+        local: dict[str, Any] = {}
+        if settings.ray_address is None:
+            meminfo = Path("/proc/meminfo").read_text()
+            local["object_store_memory"] = object_store_bytes(settings.object_store_gib, meminfo)
         ray.init(
             address=settings.ray_address or "local",
             include_dashboard=False if local else None,
