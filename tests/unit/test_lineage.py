@@ -58,6 +58,19 @@ def pipeline(folder: Path) -> Graph:
     return Graph.read(folder / "events.jsonl")
 
 
+def test_who_knows_no_revision_takes_none_away(tmp_path: Path) -> None:
+    """The controller tells of a deployment that a job has told of with its code."""
+    model = Node(kind="model", name="churn", version="2")
+    place = Node(kind="deployment", name="churn", version="2")
+    Lineage(tmp_path, revision="abc123").emit(
+        "COMPLETE", "canary", "r", inputs=[model], outputs=[place]
+    )
+    Lineage(tmp_path).emit("COMPLETE", "candidate", "c", inputs=[model], outputs=[place])
+
+    (step,) = Graph.read(tmp_path / "events.jsonl").up([str(place)])
+    assert (step.stage, step.revision) == ("canary", "abc123")
+
+
 def test_from_a_model_up_to_its_files_and_code(tmp_path: Path) -> None:
     """Each thing once, nearest first, with the stage and the revision of the code."""
     found = pipeline(tmp_path).up(["model:churn@2"])

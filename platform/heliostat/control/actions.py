@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from heliostat import telemetry
 from heliostat.control.policies import Policies, at_step, baking, only
@@ -134,7 +134,7 @@ class Actions:
             self._record(model, "deployment.failed", {**told, "because": _words(problem)})
             return True
         self._record(model, "deployment.done", {**told, "epoch": epoch})
-        self._announce(model, version)
+        self._announce(model, version, "stable")
         return True
 
     def _act(
@@ -166,6 +166,7 @@ class Actions:
                     twin=None if twin is None else asdict(twin),
                     because=words,
                 )
+                self._announce(plan.model, plan.candidate, "candidate")
             case rules.DecideStep(step=step):
                 percent = plan.steps_percent[step]
                 self.about(
@@ -198,7 +199,7 @@ class Actions:
                 if rollout.twin is not None:
                     self._plane.stop_variant(plan.model, rollout.twin.version)
                 self.about(rollout, "ended", outcome=rollout.outcome, because=rollout.because)
-                self._announce(plan.model, rollout.survivor)
+                self._announce(plan.model, rollout.survivor, "stable")
         return True
 
     def _move(self, rollout: RolloutState, version: str) -> bool:
@@ -258,18 +259,18 @@ class Actions:
         self.republish()
         return epoch
 
-    def _announce(self, model: str, version: str) -> None:
-        """Tell the registry who is stable, off the way: it may be down."""
+    def _announce(self, model: str, version: str, role: Literal["stable", "candidate"]) -> None:
+        """Tell the registry what a version answers as, off the way: it may be down."""
 
         def tell() -> None:
             try:
-                self._versions.announce_stable(model, version)
+                self._versions.announce(model, version, role)
             except Exception as problem:  # noqa: BLE001 - only people's tools miss it
                 telemetry.event(
-                    "stable.unannounced", model=model, version=version, problem=_words(problem)
+                    f"{role}.unannounced", model=model, version=version, problem=_words(problem)
                 )
 
-        threading.Thread(target=tell, name="announce-stable", daemon=True).start()
+        threading.Thread(target=tell, name=f"announce-{role}", daemon=True).start()
 
 
 def _given(policy: ModelPolicy | None) -> ModelPolicy:

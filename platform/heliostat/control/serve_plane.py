@@ -7,6 +7,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Literal
 
 from heliostat.lineage.events import Lineage, Node
 from heliostat.registry.tracking import Tracking
@@ -93,14 +94,15 @@ class RegistryVersions:
         found = self._registry.get(model, version)
         return Package(path=str(found.path), digest=found.digest)
 
-    def announce_stable(self, model: str, version: str) -> None:
-        """Tell lineage that the version is deployed, and point MLflow's alias ``stable`` at it."""
+    def announce(self, model: str, version: str, role: Literal["stable", "candidate"]) -> None:
+        """Tell lineage that the version is deployed; a stable one gets MLflow's alias too."""
         try:
-            self._registry.set_alias(model, _STABLE_ALIAS, version)
+            if role == "stable":
+                self._registry.set_alias(model, _STABLE_ALIAS, version)
         finally:
             # It is deployed, whether MLflow answers or not.
             self._lineage.emit(
-                "COMPLETE", "stable", f"{model}@{version}",
+                "COMPLETE", role, f"{model}@{version}",
                 inputs=[Node(kind="model", name=model, version=version)],
                 outputs=[Node(kind="deployment", name=model, version=version)],
             )  # fmt: skip

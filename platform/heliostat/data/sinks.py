@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from heliostat.config import require
+from heliostat.data.origins import files_digest
 from heliostat.data.sql_sources import require_without_password
 from heliostat.errors import Unavailable
+from heliostat.lineage.events import Node
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,11 +30,21 @@ class Sink(Protocol):
     def write(self, rows: pl.DataFrame) -> None:
         """Replace what is there by these rows; readers see the old ones or the new ones."""
 
+    def node(self, run_id: str) -> Node:
+        """Name what was written, for lineage: a file by its content, else by who wrote it."""
+
 
 def copy(catalog: Catalog, name: str, sink: Sink, *, version: int | None = None) -> int:
-    """Copy a version (the newest if None) and return how many rows it has."""
-    rows = catalog.read(name, version)
+    """Copy a version (the newest if None) and return how many rows it has; lineage is told."""
+    chosen = catalog.version(name) if version is None else version
+    rows = catalog.read(name, chosen)
     sink.write(rows)
+    if catalog.lineage is not None and chosen is not None:
+        run_id = uuid.uuid4().hex
+        read = catalog.lineage.table(catalog.storage(name).url, chosen)
+        catalog.lineage.emit(
+            "COMPLETE", f"copy {name}", run_id, inputs=[read], outputs=[sink.node(run_id)]
+        )
     return rows.height
 
 
@@ -56,6 +69,10 @@ class FileSink:
             rows.write_parquet(temporary)
         temporary.replace(target)
 
+    def node(self, run_id: str) -> Node:  # noqa: ARG002 - as every sink
+        """Name the file by its content: a table that is ingested from it goes on from here."""
+        return Node(kind="file", name=self.path, version=files_digest([self.path]))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SqliteSink:
@@ -79,6 +96,10 @@ class SqliteSink:
             )
             connection.execute("COMMIT")
 
+    def node(self, run_id: str) -> Node:
+        """Name the table."""
+        return Node(kind="sink", name=f"{self.path}/{self.table}", version=run_id)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DuckDbSink:
@@ -96,6 +117,10 @@ class DuckDbSink:
             connection.execute(
                 f"CREATE OR REPLACE TABLE {_quoted(self.table)} AS SELECT * FROM given_rows"  # noqa: S608
             )
+
+    def node(self, run_id: str) -> Node:
+        """Name the table."""
+        return Node(kind="sink", name=f"{self.path}/{self.table}", version=run_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +156,10 @@ class PostgresSink:
                         into.write_row(row)
         except psycopg.OperationalError as error:
             raise Unavailable(self.url, str(error).strip().splitlines()[0]) from None
+
+    def node(self, run_id: str) -> Node:
+        """Name the table."""
+        return Node(kind="sink", name=f"{self.url}/{self.table}", version=run_id)
 
 
 def str_type() -> pl.DataType:

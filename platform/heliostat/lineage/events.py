@@ -28,6 +28,7 @@ class Node:
         "package",
         "file",
         "source",
+        "sink",
         "index",
         "deployment",
         "view",

@@ -84,6 +84,10 @@ class Graph:
     def _link(self, made: str, inputs: Iterable[str], by: tuple[str, str | None]) -> None:
         self.made_from.setdefault(made, {})
         for node in inputs:
+            known = self.made_from[made].get(node)
+            # The controller tells again what a job told, and knows no revision.
+            if known is not None and known[1] is not None and by[1] is None:
+                continue
             self.made_from[made][node] = by
             self.used_in.setdefault(node, {})[made] = by
 
@@ -143,7 +147,7 @@ def _names(node: str, text: str) -> bool:
 
 
 _KINDS = (
-    "table", "model", "package", "file", "source", "index", "deployment", "view", "online",
+    "table", "model", "package", "file", "source", "sink", "index", "deployment", "view", "online",
 )  # fmt: skip
 
 

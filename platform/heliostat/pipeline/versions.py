@@ -16,7 +16,8 @@ from heliostat.features.definitions import FeatureService
 from heliostat.inference import columns
 from heliostat.inference.predictor import Predictor
 from heliostat.lineage import changes
-from heliostat.pipeline import examples
+from heliostat.lineage.events import Node
+from heliostat.pipeline import examples, tables
 from heliostat.pipeline.connection import Connection
 from heliostat.pipeline.progress import Reporter
 from heliostat.pipeline.recipe import PipelineRecipe, VersionRecipe
@@ -117,14 +118,21 @@ class Maker:
             {"version": self.version, "search": plan, "examples": self.tables[examples.TABLE]}
         )
         self.reporter.line("search", f"{plan.num_trials} trials on {rows.height:,} rows")
-        found = tuning.run(
-            self.version.training, plan, rows,
-            tracking=self.tracking, experiment=self.recipe.model, name=f"search-{key}",
-            tags={self.owner[0]: self.owner[1], "role": self.role}, storage_path=self._storage,
-            progress=lambda done, total, text: self.reporter.progress(
-                "search", done, total, f"{done} {text}"
-            ),
-        )  # fmt: skip
+        learned_from = tables.nodes(self.recipe, self.tables)
+        with self.connection.lineage().stage(f"search-{self.role}", key, learned_from) as made:
+            found = tuning.run(
+                self.version.training, plan, rows,
+                tracking=self.tracking, experiment=self.recipe.model, name=f"search-{key}",
+                tags={self.owner[0]: self.owner[1], "role": self.role},
+                storage_path=self._storage,
+                progress=lambda done, total, text: self.reporter.progress(
+                    "search", done, total, f"{done} {text}"
+                ),
+            )  # fmt: skip
+            made += [
+                Node(kind="run", name=self.recipe.model, version=run_id)
+                for run_id in (found.run_id, *(trial.run_id for trial in found.trials))
+            ]
         best = min(found.trials, key=lambda trial: trial.best_loss)
         values = ", ".join(f"{name}={value}" for name, value in best.values.items())
         self.reporter.line("search", f"best loss {best.best_loss:.4f} with {values}")

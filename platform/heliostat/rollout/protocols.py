@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from heliostat.rollout.policy import Policy
 
@@ -28,8 +28,8 @@ class Versions(Protocol):
         """
         ...
 
-    def announce_stable(self, model: str, version: str) -> None:
-        """Tell people's tools which version is stable now; may fail without consequence."""
+    def announce(self, model: str, version: str, role: Literal["stable", "candidate"]) -> None:
+        """Tell people's tools what a version answers as now; may fail without consequence."""
         ...
 
 

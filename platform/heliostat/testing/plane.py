@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from heliostat.errors import ConfigError, Unavailable
 from heliostat.rollout.policy import Policy
@@ -99,6 +100,8 @@ class FakeVersions:
         self.down = False
         self.stable: dict[str, str] = {}
         """What was announced, by model."""
+        self.candidates: list[tuple[str, str]] = []
+        """Models and versions that were announced as on trial, in order."""
 
     def find(self, model: str, version: str) -> Package:
         """Return a made-up package."""
@@ -108,8 +111,11 @@ class FakeVersions:
             raise ConfigError(f"version of {model}", version, "must be a registered version")
         return Package(path=f"/packages/{model}-{version}", digest=f"sha256:{model}{version}")
 
-    def announce_stable(self, model: str, version: str) -> None:
+    def announce(self, model: str, version: str, role: Literal["stable", "candidate"]) -> None:
         """Remember it."""
         if self.down:
             raise Unavailable("registry", "does not answer")
-        self.stable[model] = version
+        if role == "stable":
+            self.stable[model] = version
+        else:
+            self.candidates.append((model, version))

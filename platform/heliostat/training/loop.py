@@ -18,9 +18,6 @@ from heliostat.training import feed
 from heliostat.training.checkpoints import Position
 from heliostat.training.session import Session
 
-_LEAVING_EVERY_STEPS = 20
-"""Asking costs a message to Ray and back, for all workers together."""
-
 _HELD_ROWS = 8192
 
 
@@ -100,9 +97,8 @@ def _synchronised(model: nn.Module, *, last: bool) -> contextlib.AbstractContext
 
 def _is_due(session: Session, total: int) -> bool:
     every = session.recipe.keep.every_steps
-    if every is not None and total % every == 0:
-        return True
-    return total % _LEAVING_EVERY_STEPS == 0 and session.place.leaving()
+    # Asked first: all workers must ask after the same steps.
+    return session.is_leaving(total) or (every is not None and total % every == 0)
 
 
 @torch.no_grad()

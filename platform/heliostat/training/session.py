@@ -36,6 +36,7 @@ from heliostat.training.spool import EPOCH, STEP, SYSTEM, MetricLog
 from heliostat.training.usage import Usage
 
 _SYSTEM_EVERY_S = 5.0
+_LEAVING_FIRST_STEPS, _LEAVING_EVERY_S = 5, 2.0
 _POINTS_PER_FLUSH = 20
 
 
@@ -68,6 +69,8 @@ class Session:
         self._waiting: list[tuple[int, int, dict[str, Tensor | float]]] = []
         self._usage = Usage(time.monotonic(), time.process_time())
         self._noted_s = time.monotonic()
+        self._ask_at: int | None = None
+        self._asked_step, self._asked_s = 0, 0.0
         settle.settle(recipe.compute, place.device)
 
     def network(self) -> tuple[nn.Module, nn.Module]:
@@ -124,6 +127,28 @@ class Session:
         if self.place.world > 1:
             torch.distributed.all_reduce(value)
         return float(value)
+
+    def is_leaving(self, step: int) -> bool:
+        """Whether a machine is about to go; all workers must call it after each step of theirs.
+
+        They ask Ray about every 2 s, after the same step: a question is a message to Ray and back
+        for all of them, as long as a small step, and a notice comes 30 s ahead or more.
+
+        Args:
+            step: Steps done since the beginning.
+        """
+        if self._ask_at is None:
+            self._ask_at = step - 1 + _LEAVING_FIRST_STEPS
+            self._asked_step, self._asked_s = step, time.monotonic()
+        if step < self._ask_at:
+            return False
+        found = self.place.leaving()
+        now_s = time.monotonic()
+        a_step_s = (now_s - self._asked_s) / max(1, step - self._asked_step)
+        # The first worker's pace counts.
+        self._ask_at = step + state.gathered(max(1, round(_LEAVING_EVERY_S / a_step_s)))[0]
+        self._asked_step, self._asked_s = step, now_s
+        return found
 
     def log(self, step: int, metrics: dict[str, Tensor | float]) -> None:
         """Note this worker's metrics of a step, as ``step/<name>``; only the first one's count.

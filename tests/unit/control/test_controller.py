@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,6 +124,10 @@ def test_a_healthy_candidate_is_promoted_through_every_step(world):
     ]
     assert (it.last().outcome, it.controller.state("m").stable) == ("promoted", "2")
     assert seconds <= 60
+    for thread in threading.enumerate():
+        if thread.name.startswith("announce-"):
+            thread.join()
+    assert (it.versions.candidates, it.versions.stable) == ([("m", "2")], {"m": "2"})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from heliostat.data import origins
 from heliostat.data.merge import merge
 from heliostat.data.restore import restore
+from heliostat.data.sinks import FileSink, SqliteSink, copy
 from heliostat.data.sources import CsvFiles
 from heliostat.data.tables import Catalog
 from heliostat.data.upkeep import optimize
@@ -75,3 +76,22 @@ def test_a_version_that_was_committed_before_a_kill_is_told_by_the_next_try(
     catalog.write("t", pl.DataFrame({"id": [1]}), run_id="r")
 
     assert graph(tmp_path).nodes() == ["table:t@0"]
+
+
+def test_a_copy_is_told_and_what_is_ingested_from_it_goes_on_from_there(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    """A file by its content; a table of a database by who wrote it."""
+    catalog.write("t", pl.DataFrame({"id": [1]}), run_id="a")
+    path, database = str(tmp_path / "t.csv"), str(tmp_path / "t.db")
+
+    copy(catalog, "t", FileSink(path=path, kind="csv"))
+    copy(catalog, "t", SqliteSink(path=database, table="t"), version=0)
+    catalog.write("again", pl.DataFrame({"id": [1]}), run_id="b")
+    origins.tell(catalog, "again", CsvFiles(paths=(path,)), "b", 0)
+
+    found = graph(tmp_path)
+    file = f"file:{path}@{origins.files_digest([path])}"
+    assert [step.node for step in found.up(["table:again@0"])] == [file, "table:t@0"]
+    (place,) = found.find(f"sink:{database}/t")
+    assert [step.node for step in found.up([place])] == ["table:t@0"]

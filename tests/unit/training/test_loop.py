@@ -132,12 +132,12 @@ def test_a_machine_that_is_about_to_go_is_left_with_a_checkpoint(tmp_path: Path)
     """Written in the middle of an epoch, at the step that asks; nothing of it is done twice."""
     recipe = dataclasses.replace(RECIPE, batch_size=32)
     _train(recipe, tmp_path / "calm")
-    # 900 rows are 29 steps; the question comes every 20, and the machine dies at the next.
+    # 900 rows are 29 steps; the first question comes after 5, and the machine dies at the next.
     with pytest.raises(Stopped):
-        _train(recipe, tmp_path / "rough", fatal=21, leaving=lambda: True)
+        _train(recipe, tmp_path / "rough", fatal=6, leaving=lambda: True)
     newest = Checkpoints(tmp_path / "rough" / FOLDER, recipe.keep).newest()
     assert newest is not None
-    assert (newest.position.epoch, newest.position.step) == (0, 20)
+    assert (newest.position.epoch, newest.position.step) == (0, 5)
     _train(recipe, tmp_path / "rough")
 
     assert _end(recipe, tmp_path / "rough") == _end(recipe, tmp_path / "calm")
