@@ -112,7 +112,6 @@ class Story:
         changed = {
             "HELIOSTAT_HOME": str(self.home),
             "RAY_SERVE_HAPROXY_BINARY_PATH": f"/tmp/haproxy-bin/{executable.name}",
-            "RAY_worker_niceness": "0",
         }
         return [*start, script], {**environment, **changed}
 

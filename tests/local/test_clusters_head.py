@@ -45,16 +45,15 @@ def head(child_environment):
     words = [f"--{key}={value}" for key, value in params.items()]
     environment = {**child_environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     ray = str(Path(sys.executable).parent / "ray")
-    process = subprocess.Popen(
-        [ray, "start", "--head", "--block", *words],
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    log = folder / "head.log"
+    with log.open("wb") as told:
+        process = subprocess.Popen(
+            [ray, "start", "--head", "--block", *words],
+            env=environment, start_new_session=True, stdout=told, stderr=told,
+        )  # fmt: skip
     try:
         url = f"http://127.0.0.1:{dashboard}"
-        wait_for(url, process)
+        wait_for(url, process, log)
         yield url
     finally:
         end(process, folder)
@@ -72,10 +71,10 @@ def end(process: subprocess.Popen, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_for(url: str, process: subprocess.Popen) -> None:
+def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + 60
     while status(url, "/api/serve/applications/", token=TOKEN) != 200:
-        assert process.poll() is None, "the head ended"
+        assert process.poll() is None, f"the head ended: {log.read_text()[-3000:]}"
         assert time.monotonic() < deadline, "the head does not answer"
         time.sleep(0.3)
 

@@ -23,6 +23,7 @@ def test_a_training_outlives_a_reclaimed_machine_and_takes_a_new_one(tmp_path: P
         env={
             **os.environ,
             "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
             "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
             # Ray may ask for two workers again before it has seen that a node is gone; then it
             # waits this long before it asks anew.

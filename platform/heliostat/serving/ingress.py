@@ -18,6 +18,9 @@ def variables() -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Ray runs workers at niceness 15, gateways and the ingress among them: beside one busy
+        # process of the usual niceness they get a thirtieth of a core, and answer nothing.
+        "RAY_worker_niceness": "0",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response response-timeout",
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(LONGEST_DEADLINE_S),

@@ -11,8 +11,6 @@ _RAY_VARIABLES = {
     # Without it, SIGTERM waits for Serve to drain, which nobody needs when all goes down.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray runs workers at niceness 15: behind anything else on a small machine, the gateway too.
-    "RAY_worker_niceness": "0",
     # One more process per training that waits for a spot instance's notice; there is none here.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # With the default, 2 on 2 cores, Ray warns of each training's workers.
