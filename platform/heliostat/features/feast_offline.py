@@ -11,7 +11,6 @@ It reads Feast's file sources (Parquet and Delta). Feast imports this module by 
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -42,6 +41,7 @@ from feast.repo_config import FeastConfigBaseModel
 from heliostat.errors import ConfigError
 from heliostat.features import feast_files
 from heliostat.features.definitions import EVENT_TIMESTAMP
+from heliostat.features.ray_memory import object_store_bytes
 from heliostat.features.retrieval import ROWS_PER_PART, Retrieval, newest_of
 
 if TYPE_CHECKING:
@@ -344,16 +344,6 @@ def _takes_ray(settings: HeliostatOfflineStoreConfig, rows: int) -> bool:
     if settings.engine == "auto":
         return rows > settings.in_process_rows
     return settings.engine == "ray"
-
-
-def object_store_bytes(wanted_gib: float, meminfo: str) -> int:
-    r"""Memory for pieces on their way; Ray refuses to start where little is left beside it.
-
-    >>> object_store_bytes(3.0, "MemFree: 9 kB\nMemAvailable: 2097152 kB\n") / 2**30
-    1.0
-    """
-    (free_kb,) = re.findall(r"^MemAvailable: *(\d+) kB$", meminfo, re.MULTILINE)
-    return min(int(wanted_gib * 2**30), int(free_kb) * 1024 // 2)
 
 
 def _ray(settings: HeliostatOfflineStoreConfig) -> Any:
