@@ -44,11 +44,12 @@ def head(child_environment):
     params = {**cluster.head.params, **replaced}
     words = [f"--{key}={value}" for key, value in params.items()]
     environment = {**child_environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    ray = str(Path(sys.executable).parent / "ray")
+    # The script `ray` would resolve links: where the clone's path has spaces, Ray does not start.
+    ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
     log = folder / "head.log"
     with log.open("wb") as told:
         process = subprocess.Popen(
-            [ray, "start", "--head", "--block", *words],
+            [*ray, "start", "--head", "--block", *words],
             env=environment, start_new_session=True, stdout=told, stderr=told,
         )  # fmt: skip
     try:
