@@ -84,12 +84,11 @@ class Retrieval:
         import ray
 
         assemble = ray.remote(_assemble)
-        starts, parts = self._joined_parts(entities)
         return [
             assemble.remote(
                 ray.put(entities.slice(start, self.rows_per_part)), start, self.outputs, *pieces
             )
-            for start, pieces in zip(starts, zip(*parts, strict=True), strict=True)
+            for start, pieces in self._joined_pieces(entities)
         ]
 
     def gathered(self, entities: pa.Table) -> pa.Table:
@@ -101,26 +100,17 @@ class Retrieval:
         import pyarrow as pa
         import ray
 
-        starts, parts = self._joined_parts(entities)
-        found: list[list[pa.Table]] = [[] for _ in starts]
-        # A block has rows of every part. Kept in Ray's store until the last part is there, they
-        # would go to disk and come back, which costs more than all that is done with them.
-        while parts:
-            for pieces, piece in zip(found, ray.get(parts.pop(0)), strict=True):
-                pieces.append(_own(piece))
+        found = self._joined_pieces(entities)
         tables = []
-        for start in starts:
+        # Ray's store lets go of a block's pieces when the block is made of them.
+        while found:
+            start, pieces = found.pop(0)
             rows = entities.slice(start, self.rows_per_part)
-            tables.append(_assemble(rows, start, self.outputs, *found.pop(0)))
+            tables.append(_assemble(rows, start, self.outputs, *ray.get(pieces)))
         return pa.concat_tables(tables)
 
-    def _joined_parts(self, entities: pa.Table) -> tuple[range, list[list[Any]]]:
-        """Start the tasks.
-
-        Returns:
-            The first row of each block, and for each part of each group a reference for each block:
-            to what is joined to those of its rows that are in the part.
-        """
+    def _joined_pieces(self, entities: pa.Table) -> list[tuple[int, list[Any]]]:
+        """Start the tasks; for each block its first row and what is joined to its rows, in pieces."""
         import ray
 
         prepared = self.prepared(entities)
@@ -134,7 +124,7 @@ class Retrieval:
         split_rows = ray.remote(_split_rows).options(num_returns=cut.parts)
         split_values = ray.remote(_split_values).options(num_returns=cut.parts)
         join_part = ray.remote(_join_part).options(num_returns=len(blocks))
-        parts: list[list[Any]] = []
+        found: list[list[Any]] = [[] for _ in blocks]
         retrieval = ray.put(self)
         for number, group in enumerate(self.groups):
             wanted = [ROW, EVENT_TIMESTAMP, *group.keys]
@@ -154,8 +144,9 @@ class Retrieval:
                 names = [view for view, fragments in values.items() for _ in fragments]
                 pieces += [piece[part] for fragments in values.values() for piece in fragments]
                 answer = join_part.remote(retrieval, number, cut, len(rows), names, *pieces)
-                parts.append(_many(answer))
-        return starts, parts
+                for block, piece in zip(found, _many(answer), strict=True):
+                    block.append(piece)
+        return list(zip(starts, found, strict=True))
 
     @property
     def outputs(self) -> list[str]:
@@ -359,19 +350,6 @@ def _join_part(
         for answer, (start, end) in zip(answers, pairwise(ends), strict=True):
             answer.append(found[start:end])
     return _one_or_many([pl.concat(answer, rechunk=True).to_arrow() for answer in answers])
-
-
-def _own(table: pa.Table) -> pa.Table:
-    """Copy a table into memory of this process."""
-    import pyarrow as pa
-
-    size = pa.MockOutputStream()
-    with pa.ipc.new_stream(size, table.schema) as writer:
-        writer.write_table(table)
-    memory = pa.allocate_buffer(size.size())
-    with pa.FixedSizeBufferWriter(memory) as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return pa.ipc.open_stream(memory).read_all()
 
 
 def _assemble(entities: Any, start: int, outputs: Sequence[str], *pieces: Any) -> Any:
