@@ -17,7 +17,8 @@ from torch import nn
 
 from heliostat.training.network import build
 
-WARM_STEPS = 20
+WARM_STEPS = 500
+"""Not counted: processes that Ray starts beside the first steps load what they need for seconds."""
 
 
 def main() -> None:

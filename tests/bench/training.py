@@ -211,47 +211,72 @@ def _done(folder: Path) -> dict[str, int]:
 
 
 def throughput(folder: Path, rounds: int) -> dict[str, Any]:
-    """Rows per second after the first steps, here and under torchrun, in turn.
+    """Rows per second after the first steps: here, the loop alone, and a plain script, in turn.
 
-    The plain script holds no rows back for validation, so neither does the recipe; the checkpoints
-    at the ends of epochs, which the script does not write, count.
+    With as many workers as this machine has cores, and with one. The plain script holds no rows
+    back for validation, so neither does the recipe; the checkpoints at the ends of epochs, which
+    the script does not write, count.
     """
+    ray = start_ray()
+    found = {
+        f"{num_workers}_workers": _compared(folder / str(num_workers), num_workers, rounds)
+        for num_workers in (2, 1)
+    }
+    ray.shutdown()
+    return found
+
+
+def _compared(folder: Path, num_workers: int, rounds: int) -> dict[str, Any]:
     recipe = dataclasses.replace(
-        RECIPE, keep=Keep(), compute=Compute(), log_every_steps=10, epochs=3,
-        validation=Validation(share=0.0),
+        RECIPE, keep=Keep(), compute=Compute(), log_every_steps=10, epochs=4,
+        validation=Validation(share=0.0), num_workers=num_workers,
     )  # fmt: skip
+    folder.mkdir()
     rows = made_rows(8 * ROWS)
     prepared = prepare(recipe, rows, folder / "rows")
     given = folder / "given.pickle"
     given.write_bytes(pickle.dumps((recipe, prepared)))
-    ray = start_ray()
-    rates: dict[str, list[float]] = {"platform": [], "torchrun": []}
+    rates: dict[str, list[float]] = {"platform": [], "loop": [], "torchrun": []}
+    order = list(rates)
     for number in range(rounds):
-        for kind in ("platform", "torchrun") if number % 2 == 0 else ("torchrun", "platform"):
+        for kind in order if number % 2 == 0 else order[::-1]:
+            place = folder / f"{kind}-{number}"
+            place.mkdir()
             if kind == "torchrun":
-                rates[kind].append(_torchrun(given))
+                rate = float(_torchrun("bare_train", num_workers, given).splitlines()[-1])
+            elif kind == "loop":
+                _torchrun("loop_train", num_workers, given, place)
+                rate = _rate(place, recipe.batch_size)
             else:
-                name = f"run-{number}"
-                fit(recipe, rows, tracking=None, run_id=name, storage_path=folder)
-                rates[kind].append(_rate(folder / name, recipe.batch_size))
-    ray.shutdown()
-    ratios = [a / b for a, b in zip(rates["platform"], rates["torchrun"], strict=True)]
+                fit(recipe, rows, tracking=None, run_id=place.name, storage_path=folder)
+                rate = _rate(place, recipe.batch_size)
+            rates[kind].append(rate)
+    ratios = {
+        kind: [a / b for a, b in zip(rates[kind], rates["torchrun"], strict=True)]
+        for kind in ("platform", "loop")
+    }
     return {
-        "rows_per_s": {name: [round(rate) for rate in found] for name, found in rates.items()},
-        "platform_to_torchrun": round(statistics.median(ratios), 3),
-        "platform_to_torchrun_rounds": [round(ratio, 3) for ratio in ratios],
+        "rows_per_s": {kind: [round(rate) for rate in found] for kind, found in rates.items()},
+        **{
+            f"{kind}_to_torchrun": round(statistics.median(found), 3)
+            for kind, found in ratios.items()
+        },
+        **{
+            f"{kind}_to_torchrun_rounds": [round(ratio, 3) for ratio in found]
+            for kind, found in ratios.items()
+        },
     }
 
 
-def _torchrun(given: Path) -> float:
-    out = subprocess.check_output(
+def _torchrun(program: str, num_workers: int, *arguments: Path) -> str:
+    return subprocess.check_output(
         [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            "-m", "tests.bench.bare_train", str(given),
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            "--nproc-per-node", str(num_workers), "-m", f"tests.bench.{program}",
+            *map(str, arguments),
         ],
         cwd=ROOT, text=True, env=_environment(),
     )  # fmt: skip
-    return float(out.strip().splitlines()[-1])
 
 
 def _rate(folder: Path, batch_size: int) -> float:

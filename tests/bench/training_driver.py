@@ -47,8 +47,9 @@ def start_ray(num_cpus: int = 2) -> Any:
     """A Ray whose workers import this checkout."""
     import ray
 
-    # As the platform does. Else Ray starts its workers 15 steps nicer than torchrun's.
-    os.environ.update({"RAY_worker_niceness": "0"})
+    # As the platform does. Else Ray starts its workers 15 steps nicer than torchrun's, and a process
+    # that waits for a spot machine's notice.
+    os.environ.update({"RAY_worker_niceness": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"})
     ray.init(
         address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
         logging_level="ERROR", object_store_memory=512 * 1024**2,
