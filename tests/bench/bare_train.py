@@ -33,7 +33,8 @@ def main() -> None:
     )
     torch.manual_seed(recipe.seed)
     network = build(recipe, rows.inputs, rows.statistics)
-    model = nn.parallel.DistributedDataParallel(network)
+    # One worker has nobody to exchange gradients with, here as in the platform's loop.
+    model = nn.parallel.DistributedDataParallel(network) if world > 1 else network
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate)
     done, size, began = 0, recipe.batch_size, 0.0
     for epoch in range(recipe.epochs):

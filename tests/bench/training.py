@@ -213,9 +213,8 @@ def _done(folder: Path) -> dict[str, int]:
 def throughput(folder: Path, rounds: int) -> dict[str, Any]:
     """Rows per second after the first steps: here, the loop alone, and a plain script, in turn.
 
-    With as many workers as this machine has cores, and with one. The plain script holds no rows
-    back for validation, so neither does the recipe; the checkpoints at the ends of epochs, which
-    the script does not write, count.
+    With two workers, and with one. The plain script holds no rows back for validation, so neither
+    does the recipe; the checkpoints at the ends of epochs, which the script does not write, count.
     """
     ray = start_ray()
     found = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from heliostat import telemetry
 from heliostat.control.policies import Policies, at_step, baking, only
@@ -259,7 +259,7 @@ class Actions:
         self.republish()
         return epoch
 
-    def _announce(self, model: str, version: str, role: Literal["stable", "candidate"]) -> None:
+    def _announce(self, model: str, version: str, role: Role) -> None:
         """Tell the registry what a version answers as, off the way: it may be down."""
 
         def tell() -> None:

@@ -7,12 +7,11 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Literal
 
 from heliostat.lineage.events import Lineage, Node
 from heliostat.registry.tracking import Tracking
 from heliostat.registry.versions import Registry
-from heliostat.rollout.policy import Policy
+from heliostat.rollout.policy import Policy, Role
 from heliostat.rollout.protocols import Package
 from heliostat.serving import deployments
 from heliostat.store.home import Home
@@ -94,7 +93,7 @@ class RegistryVersions:
         found = self._registry.get(model, version)
         return Package(path=str(found.path), digest=found.digest)
 
-    def announce(self, model: str, version: str, role: Literal["stable", "candidate"]) -> None:
+    def announce(self, model: str, version: str, role: Role) -> None:
         """Tell lineage that the version is deployed; a stable one gets MLflow's alias too."""
         try:
             if role == "stable":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from heliostat.config import require
+from heliostat.data import told
 from heliostat.data.origins import files_digest
 from heliostat.data.sql_sources import require_without_password
 from heliostat.errors import Unavailable
@@ -39,12 +39,8 @@ def copy(catalog: Catalog, name: str, sink: Sink, *, version: int | None = None)
     chosen = catalog.version(name) if version is None else version
     rows = catalog.read(name, chosen)
     sink.write(rows)
-    if catalog.lineage is not None and chosen is not None:
-        run_id = uuid.uuid4().hex
-        read = catalog.lineage.table(catalog.storage(name).url, chosen)
-        catalog.lineage.emit(
-            "COMPLETE", f"copy {name}", run_id, inputs=[read], outputs=[sink.node(run_id)]
-        )
+    assert chosen is not None  # `read` has refused a table that does not exist
+    told.copied(catalog, name, chosen, sink)
     return rows.height
 
 
@@ -75,11 +71,20 @@ class FileSink:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SqliteSink:
-    """A table of an SQLite file, replaced in one transaction; overrides `Sink`."""
+class _TableInFile:
+    """A table of a database that is one file."""
 
     path: str
     table: str
+
+    def node(self, run_id: str) -> Node:
+        """Name the table."""
+        return Node(kind="sink", name=f"{self.path}/{self.table}", version=run_id)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SqliteSink(_TableInFile):
+    """A table of an SQLite file, replaced in one transaction; overrides `Sink`."""
 
     def write(self, rows: pl.DataFrame) -> None:
         """Drop, create and fill the table."""
@@ -96,17 +101,10 @@ class SqliteSink:
             )
             connection.execute("COMMIT")
 
-    def node(self, run_id: str) -> Node:
-        """Name the table."""
-        return Node(kind="sink", name=f"{self.path}/{self.table}", version=run_id)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DuckDbSink:
+class DuckDbSink(_TableInFile):
     """A table of a DuckDB file, replaced in one transaction; overrides `Sink`."""
-
-    path: str
-    table: str
 
     def write(self, rows: pl.DataFrame) -> None:
         """Replace the table."""
@@ -117,10 +115,6 @@ class DuckDbSink:
             connection.execute(
                 f"CREATE OR REPLACE TABLE {_quoted(self.table)} AS SELECT * FROM given_rows"  # noqa: S608
             )
-
-    def node(self, run_id: str) -> Node:
-        """Name the table."""
-        return Node(kind="sink", name=f"{self.path}/{self.table}", version=run_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a catalog tells its lineage: versions with what they are made from, and what is read."""
+"""What a catalog tells its lineage: versions with what they are made from, what is read or copied."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heliostat.data.sinks import Sink
     from heliostat.data.tables import Catalog, Commit
 
 GROWS = ("append", "merge", "optimize")
@@ -34,3 +35,13 @@ def read(catalog: Catalog, name: str, version: int) -> None:
     if catalog.lineage is not None:
         node = catalog.lineage.table(catalog.storage(name).url, version)
         catalog.lineage.emit("COMPLETE", f"read {name}", uuid.uuid4().hex, inputs=[node])
+
+
+def copied(catalog: Catalog, name: str, version: int, sink: Sink) -> None:
+    """Tell that a version was written to a sink."""
+    if catalog.lineage is not None:
+        run_id = uuid.uuid4().hex
+        node = catalog.lineage.table(catalog.storage(name).url, version)
+        catalog.lineage.emit(
+            "COMPLETE", f"copy {name}", run_id, inputs=[node], outputs=[sink.node(run_id)]
+        )

@@ -352,8 +352,10 @@ def _ray(settings: HeliostatOfflineStoreConfig) -> Any:
     if not ray.is_initialized():
         local: dict[str, Any] = {}
         if settings.ray_address is None:
-            meminfo = Path("/proc/meminfo").read_text()
-            local["object_store_memory"] = object_store_bytes(settings.object_store_gib, meminfo)
+            meminfo = Path("/proc/meminfo")
+            local["object_store_memory"] = object_store_bytes(
+                settings.object_store_gib, meminfo.read_text() if meminfo.exists() else ""
+            )
         ray.init(
             address=settings.ray_address or "local",
             include_dashboard=False if local else None,

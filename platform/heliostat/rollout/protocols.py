@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from heliostat.rollout.policy import Policy
+from heliostat.rollout.policy import Policy, Role
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class Versions(Protocol):
         """
         ...
 
-    def announce(self, model: str, version: str, role: Literal["stable", "candidate"]) -> None:
+    def announce(self, model: str, version: str, role: Role) -> None:
         """Tell people's tools what a version answers as now; may fail without consequence."""
         ...
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from heliostat.errors import ConfigError, Unavailable
-from heliostat.rollout.policy import Policy
+from heliostat.rollout.policy import Policy, Role
 from heliostat.rollout.protocols import Package
 
 
@@ -111,7 +110,7 @@ class FakeVersions:
             raise ConfigError(f"version of {model}", version, "must be a registered version")
         return Package(path=f"/packages/{model}-{version}", digest=f"sha256:{model}{version}")
 
-    def announce(self, model: str, version: str, role: Literal["stable", "candidate"]) -> None:
+    def announce(self, model: str, version: str, role: Role) -> None:
         """Remember it."""
         if self.down:
             raise Unavailable("registry", "does not answer")
